@@ -1,0 +1,11 @@
+//! The codec: blocks of 64 values, their decoder (the format) and their encoder (a search).
+//!
+//! Pure safe Rust without SIMD: the specification that every kernel is tested against.
+#![forbid(unsafe_code)]
+
+mod block;
+mod tables;
+pub mod trellis;
+
+pub use block::{Block, QK, Turbo2Block, Turbo3Block, Turbo4Block, TurboType};
+pub use tables::levels;
