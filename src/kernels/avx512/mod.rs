@@ -1,0 +1,3 @@
+//! AVX-512 kernels: F and BW.
+
+pub mod decode;

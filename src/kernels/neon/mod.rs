@@ -1,0 +1,3 @@
+//! NEON kernels.
+
+pub mod decode;
