@@ -1,0 +1,212 @@
+//! The anchored-edit engine: unique anchor, missing, ambiguous, already applied, CRLF.
+#[allow(dead_code)]
+#[path = "../build/edit.rs"]
+mod edit;
+
+use edit::{Edit, EditError, EditFile, Outcome, apply_all};
+
+const TEXT: &str = "alpha\nbeta\ngamma\nbeta\ndelta\n";
+
+fn edit(anchor: &str) -> Edit {
+    Edit {
+        file: "f.c".into(),
+        anchor: anchor.into(),
+        ..Edit::default()
+    }
+}
+
+fn before(anchor: &str, text: &str) -> Edit {
+    Edit {
+        before: Some(text.into()),
+        ..edit(anchor)
+    }
+}
+
+fn after(anchor: &str, text: &str) -> Edit {
+    Edit {
+        after: Some(text.into()),
+        ..edit(anchor)
+    }
+}
+
+fn replace(anchor: &str, text: &str) -> Edit {
+    Edit {
+        replace: Some(text.into()),
+        ..edit(anchor)
+    }
+}
+
+fn applied(edit: &Edit, text: &str) -> String {
+    let (new, outcome) = edit.apply("0001-test.toml", text).unwrap();
+    assert_eq!(outcome, Outcome::Applied);
+    // Whatever is applied once is recognised the second time, and changes nothing.
+    let (again, outcome) = edit.apply("0001-test.toml", &new).unwrap();
+    assert_eq!(outcome, Outcome::AlreadyApplied, "in {new:?}");
+    assert_eq!(again, new);
+    new
+}
+
+fn error(edit: &Edit, text: &str) -> EditError {
+    edit.apply("0001-test.toml", text).unwrap_err()
+}
+
+#[test]
+fn unique_anchor() {
+    assert_eq!(
+        applied(&before("gam", "one\ntwo"), TEXT),
+        "alpha\nbeta\none\ntwo\ngamma\nbeta\ndelta\n"
+    );
+    assert_eq!(
+        applied(&after("gam", "one\n"), TEXT),
+        "alpha\nbeta\ngamma\none\nbeta\ndelta\n"
+    );
+    assert_eq!(
+        applied(&replace("gam", "GAM"), TEXT),
+        "alpha\nbeta\nGAMma\nbeta\ndelta\n"
+    );
+    assert_eq!(applied(&before("alpha", "x"), TEXT), format!("x\n{TEXT}"));
+    assert_eq!(applied(&after("delta", "x"), TEXT), format!("{TEXT}x\n"));
+}
+
+#[test]
+fn last_line_without_line_end() {
+    assert_eq!(applied(&after("b", "c"), "a\nb"), "a\nb\nc\n");
+}
+
+#[test]
+fn replacement_may_keep_the_anchor() {
+    assert_eq!(
+        applied(&replace("gamma", "(gamma)"), TEXT),
+        "alpha\nbeta\n(gamma)\nbeta\ndelta\n"
+    );
+    assert_eq!(
+        applied(&replace("gamma", "if (x) gamma"), TEXT),
+        "alpha\nbeta\nif (x) gamma\nbeta\ndelta\n"
+    );
+}
+
+#[test]
+fn anchor_over_two_lines() {
+    assert_eq!(
+        applied(&after("gamma\nbeta", "x"), TEXT),
+        "alpha\nbeta\ngamma\nbeta\nx\ndelta\n"
+    );
+}
+
+#[test]
+fn then_names_a_place_behind_the_anchor() {
+    let e = Edit {
+        then: Some("beta".into()),
+        ..before("gamma", "x")
+    };
+    assert_eq!(applied(&e, TEXT), "alpha\nbeta\ngamma\nx\nbeta\ndelta\n");
+    let e = Edit {
+        then: Some("beta".into()),
+        ..replace("gamma", "BETA")
+    };
+    assert_eq!(applied(&e, TEXT), "alpha\nbeta\ngamma\nBETA\ndelta\n");
+    let e = Edit {
+        then: Some("alpha".into()),
+        ..before("gamma", "x")
+    };
+    assert!(matches!(
+        error(&e, TEXT),
+        EditError::MissingThen { line: 3, .. }
+    ));
+    let far = format!("gamma\n{}beta\n", "-\n".repeat(60));
+    let e = Edit {
+        then: Some("beta".into()),
+        ..before("gamma", "x")
+    };
+    assert!(matches!(error(&e, &far), EditError::MissingThen { .. }));
+}
+
+#[test]
+fn missing_anchor_is_an_error_that_names_it() {
+    for e in [
+        before("omega", "x"),
+        after("omega", "x"),
+        replace("omega", "x"),
+    ] {
+        let error = error(&e, TEXT);
+        assert!(matches!(error, EditError::Missing { .. }));
+        assert_eq!(
+            error.to_string(),
+            r#"0001-test.toml: f.c: anchor "omega" is missing"#
+        );
+    }
+}
+
+#[test]
+fn ambiguous_anchor_is_an_error_that_names_the_lines() {
+    for e in [
+        before("beta", "x"),
+        after("beta", "x"),
+        replace("beta", "x"),
+    ] {
+        let error = error(&e, TEXT);
+        assert!(matches!(&error, EditError::Ambiguous { lines, .. } if lines[..] == [2, 4]));
+        assert!(error.to_string().contains("ambiguous"));
+    }
+}
+
+#[test]
+fn crlf_is_kept() {
+    let text = TEXT.replace('\n', "\r\n");
+    assert_eq!(
+        applied(&before("gamma\nbeta", "one\ntwo"), &text),
+        "alpha\r\nbeta\r\none\r\ntwo\r\ngamma\r\nbeta\r\ndelta\r\n"
+    );
+    assert_eq!(
+        applied(&replace("gamma\nbeta", "x\ny"), &text),
+        "alpha\r\nbeta\r\nx\r\ny\r\ndelta\r\n"
+    );
+}
+
+#[test]
+fn malformed_files_are_refused() {
+    let bad = |toml: &str| {
+        EditFile::parse("0001-bad.toml", toml)
+            .unwrap_err()
+            .to_string()
+    };
+    let head = "why = 'w'\n[[edit]]\nfile = 'f.c'\n";
+    assert!(bad(&format!("{head}anchor = 'a'")).contains("exactly one of"));
+    assert!(
+        bad(&format!("{head}anchor = 'a'\nbefore = 'x'\nafter = 'y'")).contains("exactly one of")
+    );
+    assert!(bad(&format!("{head}anchor = ' '\nbefore = 'x'")).contains("empty"));
+    assert!(bad(&format!("{head}anchor = 'a'\nbefore = 'xay'")).contains("its own anchor"));
+    assert!(bad(&format!("{head}anchor = 'a'\nbefroe = 'x'")).contains("befroe"));
+}
+
+#[test]
+fn a_tree_takes_all_edits_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f.c"), TEXT).unwrap();
+    let extension = |_: &str| Ok(b"ours".to_vec());
+    let good = "why = 'w'\n[[copy]]\nfrom = 'x.h'\nto = 'sub/x.h'\n\
+                [[edit]]\nfile = 'f.c'\nanchor = 'gamma'\nafter = 'x'\n";
+    let bad = format!("{good}[[edit]]\nfile = 'f.c'\nanchor = 'omega'\nafter = 'x'\n");
+    let parse = |text: &str| vec![EditFile::parse("0001-x.toml", text).unwrap()];
+
+    assert!(apply_all(dir.path(), &parse(&bad), &extension).is_err());
+    assert_eq!(
+        std::fs::read_to_string(dir.path().join("f.c")).unwrap(),
+        TEXT
+    );
+    assert!(!dir.path().join("sub").exists());
+
+    let done = apply_all(dir.path(), &parse(good), &extension).unwrap();
+    assert!(done.iter().all(|d| d.outcome == Outcome::Applied));
+    assert_eq!(
+        std::fs::read_to_string(dir.path().join("sub/x.h")).unwrap(),
+        "ours"
+    );
+    let done = apply_all(dir.path(), &parse(good), &extension).unwrap();
+    assert!(done.iter().all(|d| d.outcome == Outcome::AlreadyApplied));
+    assert!(matches!(
+        apply_all(&dir.path().join("nowhere"), &parse(good), &extension),
+        Err(EditError::Io { .. })
+    ));
+}
