@@ -4,6 +4,9 @@
 #![forbid(unsafe_code)]
 
 mod block;
+pub mod lloyd_max;
+pub mod rng;
+pub mod rotation;
 mod tables;
 pub mod trellis;
 
