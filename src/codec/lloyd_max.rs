@@ -166,17 +166,16 @@ pub struct Codebook {
 impl Codebook {
     /// For unit Gaussians. `bits`: 1 to 8. Errors: [`LloydMaxError::Bits`].
     pub fn gaussian(bits: u32) -> Result<Self, LloydMaxError> {
-        Self::solve(&Gaussian, bits)
+        check_bits(bits)?;
+        Ok(Self::solve(&Gaussian, bits))
     }
 
     /// For the coordinates of a uniform point on the sphere of radius sqrt(`dim`) in `dim` dimensions.
     ///
     /// `dim`: at least 3. Errors: [`LloydMaxError`].
     pub fn sphere(bits: u32, dim: usize) -> Result<Self, LloydMaxError> {
-        if dim < 3 {
-            return Err(LloydMaxError::Dimension { dim });
-        }
-        Self::solve(&Sphere::new(dim), bits)
+        check_sphere(bits, dim)?;
+        Ok(Self::solve(&Sphere::new(dim), bits))
     }
 
     /// The levels, ascending and antisymmetric.
@@ -199,14 +198,11 @@ impl Codebook {
         self.bounds.partition_point(|bound| *bound < x)
     }
 
-    fn solve(density: &impl Density, bits: u32) -> Result<Self, LloydMaxError> {
-        if !(1..=MAX_BITS).contains(&bits) {
-            return Err(LloydMaxError::Bits { bits });
-        }
+    fn solve(density: &impl Density, bits: u32) -> Self {
         let half = 1usize << (bits - 1);
         let mut positive = start(half, density.end());
         // Lloyd's rounds bring any start into Newton's reach, Newton does the rest.
-        for _ in 0..20 {
+        for _ in 0..4 {
             positive = cells(density, &positive).map(|(a, b)| density.mean(a, b)).collect();
         }
         for _ in 0..50 {
@@ -220,8 +216,18 @@ impl Codebook {
         let levels: Vec<f64> =
             positive.iter().rev().map(|c| -c).chain(positive.iter().copied()).collect();
         let bounds = levels.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
-        Ok(Self { levels, bounds, mse })
+        Self { levels, bounds, mse }
     }
+}
+
+fn check_bits(bits: u32) -> Result<(), LloydMaxError> {
+    if (1..=MAX_BITS).contains(&bits) { Ok(()) } else { Err(LloydMaxError::Bits { bits }) }
+}
+
+/// Whether [`Codebook::sphere`] has such a codebook.
+pub(super) fn check_sphere(bits: u32, dim: usize) -> Result<(), LloydMaxError> {
+    check_bits(bits)?;
+    if dim < 3 { Err(LloydMaxError::Dimension { dim }) } else { Ok(()) }
 }
 
 /// Positive levels near the optimum. Their density goes with the cube root of the source's

@@ -51,17 +51,17 @@ fn many_bits_approach_panter_dite() {
 
 #[test]
 fn every_codebook_is_symmetric_sorted_and_its_cells_means() {
-    let check = |book: &Codebook, density: &dyn Fn(f64, f64) -> f64| {
+    let check = |book: &Codebook, mean: &dyn Fn(f64, f64) -> f64| {
         let levels = book.levels();
         assert!(levels.windows(2).all(|pair| pair[0] < pair[1]));
         for (i, level) in levels.iter().enumerate() {
             assert_eq!(*level, -levels[levels.len() - 1 - i]);
             assert_eq!(book.nearest(*level), i);
         }
-        for i in levels.len() / 2..levels.len() {
-            let a = if i == 0 { 0.0 } else { book.bounds()[i - 1].max(0.0) };
+        for (i, level) in levels.iter().enumerate().skip(levels.len() / 2) {
+            let a = book.bounds()[i - 1].max(0.0);
             let b = book.bounds().get(i).copied().unwrap_or(f64::INFINITY);
-            assert_abs_diff_eq!(density(a, b), levels[i], epsilon = 1e-11);
+            assert_abs_diff_eq!(mean(a, b), *level, epsilon = 1e-11);
         }
     };
     for bits in 1..=MAX_BITS {

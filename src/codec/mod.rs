@@ -5,6 +5,7 @@
 
 mod block;
 pub mod lloyd_max;
+pub mod paper;
 pub mod rng;
 pub mod rotation;
 mod tables;
