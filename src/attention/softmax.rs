@@ -1,0 +1,177 @@
+//! Rows of 64 logits: mask, largest, exponentials, weights.
+
+use super::TILE;
+use super::simd::Simd;
+
+/// How logits become what softmax takes.
+#[derive(Clone, Copy)]
+pub(super) struct Logit {
+    /// Factor, with the query's own scale in it.
+    pub scale: f32,
+    /// `cap * tanh(logit)`; 0: the logit as it is.
+    pub cap: f32,
+    /// ALiBi's slope.
+    pub slope: f32,
+}
+
+/// What a mask hides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hides {
+    /// Every cell.
+    All,
+    /// Some cells, or it biases some.
+    Some,
+    /// None, and adds 0 to all.
+    None,
+}
+
+const LN_2_HI: f32 = 0.693_359_4;
+const LN_2_LO: f32 = -2.121_944_4e-4;
+/// exp's polynomial on [-ln 2 / 2, ln 2 / 2], highest power first. Source: Cephes, `expf.c`.
+const EXP: [f32; 6] =
+    [1.987_569_2e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+/// Below this, exp is subnormal; taken as 0.
+const EXP_MIN: f32 = -87.0;
+
+/// e^x for x <= 88, within 3e-7 of relative error; exactly 0 below -87, for -inf too.
+#[inline(always)]
+unsafe fn exp<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: the caller upholds `Simd`'s contract.
+    unsafe {
+        let clamped = S::max(x, S::splat(EXP_MIN));
+        let n = S::round(S::mul(clamped, S::splat(std::f32::consts::LOG2_E)));
+        let r = S::fma(n, S::splat(-LN_2_HI), clamped);
+        let r = S::fma(n, S::splat(-LN_2_LO), r);
+        let mut poly = S::splat(EXP[0]);
+        for coefficient in &EXP[1..] {
+            poly = S::fma(poly, r, S::splat(*coefficient));
+        }
+        let y = S::add(S::fma(poly, S::mul(r, r), r), S::splat(1.0));
+        S::keep_ge(x, S::splat(EXP_MIN), S::scale_pow2(y, n))
+    }
+}
+
+/// tanh(x) within 2e-7 of absolute error.
+#[inline(always)]
+unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: the caller upholds `Simd`'s contract.
+    unsafe {
+        let e = exp::<S>(S::min(S::add(x, x), S::splat(88.0)));
+        let one = S::splat(1.0);
+        S::sub(one, S::div(S::splat(2.0), S::add(e, one)))
+    }
+}
+
+/// Scales, caps and masks a row of 64 logits in place; returns the largest.
+///
+/// # Safety
+/// As [`Simd`]. `row`: 64 floats. `mask`: null or 64 floats.
+#[inline(always)]
+pub(super) unsafe fn logits<S: Simd>(row: *mut f32, mask: *const f32, logit: &Logit) -> f32 {
+    // SAFETY: the loop covers 64 floats.
+    unsafe {
+        let scale = S::splat(logit.scale);
+        let mut largest = S::splat(f32::NEG_INFINITY);
+        for i in (0..TILE).step_by(S::LANES) {
+            let mut x = S::mul(S::load(row.add(i)), scale);
+            if logit.cap != 0.0 {
+                x = S::mul(tanh::<S>(x), S::splat(logit.cap));
+            }
+            if !mask.is_null() {
+                x = S::fma(S::load(mask.add(i)), S::splat(logit.slope), x);
+            }
+            largest = S::max(x, largest);
+            S::store(row.add(i), x);
+        }
+        S::largest(largest)
+    }
+}
+
+/// `row = e^(row - shift)` for 64 floats, all <= shift; returns the sum.
+///
+/// # Safety
+/// As [`Simd`]. `row`: 64 floats.
+#[inline(always)]
+pub(super) unsafe fn exp_row<S: Simd>(row: *mut f32, shift: f32) -> f32 {
+    // SAFETY: the loop covers 64 floats.
+    unsafe {
+        let shift = S::splat(shift);
+        let mut sum = S::splat(0.0);
+        for i in (0..TILE).step_by(S::LANES) {
+            let x = exp::<S>(S::sub(S::load(row.add(i)), shift));
+            sum = S::add(sum, x);
+            S::store(row.add(i), x);
+        }
+        S::sum(sum)
+    }
+}
+
+/// `x = e^x` for `n` floats, `n % 16 == 0`, all <= 0.
+///
+/// # Safety
+/// As [`Simd`]. `x`: `n` floats.
+#[inline(always)]
+pub(super) unsafe fn exp_slice<S: Simd>(x: *mut f32, n: usize) {
+    debug_assert!(n.is_multiple_of(16));
+    // SAFETY: the loop covers `n` floats.
+    unsafe {
+        for i in (0..n).step_by(S::LANES) {
+            S::store(x.add(i), exp::<S>(S::load(x.add(i))));
+        }
+    }
+}
+
+/// `dst = round(row * weights)` for 64 values, |product| <= 32767.
+///
+/// # Safety
+/// As [`Simd`]. All: 64 elements.
+#[inline(always)]
+pub(super) unsafe fn weigh<S: Simd>(dst: *mut i16, row: *const f32, weights: *const f32) {
+    // SAFETY: the loop covers 64 elements.
+    unsafe {
+        for i in (0..TILE).step_by(S::LANES) {
+            S::store_i16(dst.add(i), S::mul(S::load(row.add(i)), S::load(weights.add(i))));
+        }
+    }
+}
+
+/// `x *= factor` for `n` floats, `n % 16 == 0`.
+///
+/// # Safety
+/// As [`Simd`]. `x`: `n` floats.
+#[inline(always)]
+pub(super) unsafe fn scale<S: Simd>(x: *mut f32, n: usize, factor: f32) {
+    debug_assert!(n.is_multiple_of(16));
+    // SAFETY: the loop covers `n` floats.
+    unsafe {
+        for i in (0..n).step_by(S::LANES) {
+            S::store(x.add(i), S::mul(S::load(x.add(i)), S::splat(factor)));
+        }
+    }
+}
+
+/// Converts a mask row of 64 halves and says what it hides.
+///
+/// # Safety
+/// As [`Simd`]. Both: 64 elements.
+#[inline(always)]
+pub(super) unsafe fn mask_row<S: Simd>(dst: *mut f32, src: *const u16) -> Hides {
+    // SAFETY: the loop covers 64 elements.
+    unsafe {
+        let mut largest = S::splat(f32::NEG_INFINITY);
+        let mut smallest = S::splat(f32::INFINITY);
+        for i in (0..TILE).step_by(S::LANES) {
+            let x = S::load_f16(src.add(i));
+            largest = S::max(x, largest);
+            smallest = S::min(x, smallest);
+            S::store(dst.add(i), x);
+        }
+        let largest = S::largest(largest);
+        let smallest = -S::largest(S::sub(S::splat(0.0), smallest));
+        match (largest, smallest) {
+            (f32::NEG_INFINITY, _) => Hides::All,
+            (0.0, 0.0) => Hides::None,
+            _ => Hides::Some,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! CPU flash attention against an oracle in f64, for every instruction set that this machine runs.
+
+#[path = "attention/case.rs"]
+mod case;
+
+use case::{Case, Data, Mask};
+use llama_turboquant::attention::{self, Kernels, KvType};
+use llama_turboquant::codec::TurboType::{Turbo2, Turbo3, Turbo4};
+use proptest::prelude::*;
+
+const TYPES: [KvType; 7] = [
+    KvType::Turbo(Turbo2),
+    KvType::Turbo(Turbo3),
+    KvType::Turbo(Turbo4),
+    KvType::Q8_0,
+    KvType::F16,
+    KvType::Bf16,
+    KvType::F32,
+];
+
+/// Largest difference to the oracle, of values up to 2: weights are rounded to 2^-16 of the tile's
+/// largest (at most 64 * 2^-16 * 2 in all, were every error the same way) and queries to 2^-16.
+const TOLERANCE: f64 = 5e-4;
+
+fn check(case: Case, threads: usize, kernels: &'static Kernels) {
+    let data = Data::new(case);
+    let (got, expected) = (data.run(threads, kernels), data.expected());
+    for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+        let error = (f64::from(*got) - expected).abs();
+        assert!(
+            error <= TOLERANCE,
+            "{}: value {i}: {got} instead of {expected}, {threads} threads, {case:?}",
+            kernels.name
+        );
+    }
+}
+
+fn pairs() -> impl Iterator<Item = (KvType, KvType)> {
+    let turbo = |ty| matches!(ty, KvType::Turbo(_));
+    TYPES
+        .into_iter()
+        .flat_map(|k| TYPES.map(|v| (k, v)))
+        .filter(move |&(k, v)| turbo(k) || turbo(v))
+}
+
+fn cases() -> impl Strategy<Value = (Case, usize)> {
+    let types = prop::sample::select(pairs().collect::<Vec<_>>());
+    let dims = prop::sample::select(vec![64usize, 128, 192, 256, 320]);
+    let masks = prop::sample::select(vec![
+        Mask::None,
+        Mask::Causal,
+        Mask::Window(70),
+        Mask::Random,
+        Mask::HiddenRows,
+        Mask::HiddenAll,
+    ]);
+    let shape = (1usize..=3, 1usize..=9, 1usize..40, 1usize..300);
+    let options =
+        (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<u64>());
+    let batch = (
+        prop::sample::select(vec![(1usize, 1usize), (2, 1), (2, 2)]),
+        1usize..=2,
+        1usize..=2,
+        1usize..=8,
+    );
+    (types, dims.clone(), dims, masks, shape, options, batch).prop_map(
+        |((type_k, type_v), dk, dv, mask, (kv, group, tokens, n_kv), options, batch)| {
+            let (alibi, softcap, sinks, interleaved, per_head, seed) = options;
+            let ((batches, batches_kv), mask_batches, v_split, threads) = batch;
+            let heads = kv * group;
+            let case = Case {
+                dk,
+                dv,
+                tokens,
+                n_kv,
+                mask,
+                batches,
+                batches_kv,
+                mask_heads: if per_head { heads } else { 1 },
+                mask_batches,
+                max_bias: if alibi { 8.0 } else { 0.0 },
+                softcap: if softcap { 10.0 } else { 0.0 },
+                sinks,
+                interleaved,
+                seed,
+                // V may have more heads than K.
+                heads_v: if v_split == 2 && group.is_multiple_of(2) { 2 * kv } else { kv },
+                ..Case::new(type_k, type_v, dk, heads, kv)
+            };
+            (case, threads)
+        },
+    )
+}
+
+macro_rules! suite {
+    ($isa:ident) => {
+        mod $isa {
+            use super::*;
+
+            fn kernels() -> Option<&'static Kernels> {
+                let name = stringify!($isa);
+                let found = attention::available().iter().find(|table| table.name == name).copied();
+                if found.is_none() {
+                    assert_ne!(std::env::var("TQ_REQUIRE_SIMD").as_deref(), Ok(name), "{name} is required");
+                    eprintln!("SKIPPED: this CPU has no {name}");
+                }
+                found
+            }
+
+            #[test]
+            fn every_pair_of_types_decodes_and_prefills() {
+                let Some(kernels) = kernels() else { return };
+                for (k, v) in pairs() {
+                    for tokens in [1, 7] {
+                        check(Case { tokens, n_kv: 200, ..Case::new(k, v, 64, 6, 2) }, 2, kernels);
+                    }
+                }
+            }
+
+            #[test]
+            fn every_head_dim() {
+                let Some(kernels) = kernels() else { return };
+                for head_dim in [64, 128, 192, 256, 512] {
+                    let turbo = KvType::Turbo(Turbo4);
+                    check(Case { tokens: 5, ..Case::new(turbo, turbo, head_dim, 4, 1) }, 1, kernels);
+                }
+                // q8_0's blocks are shorter: a last block that is half empty.
+                let (dk, tokens) = (96, 5);
+                let mixed = Case::new(KvType::Q8_0, KvType::Turbo(Turbo3), 64, 4, 2);
+                check(Case { dk, tokens, ..mixed }, 2, kernels);
+                let mixed = Case::new(KvType::Turbo(Turbo3), KvType::F16, 64, 4, 2);
+                check(Case { dv: 80, tokens, ..mixed }, 2, kernels);
+            }
+
+            #[test]
+            fn v_may_be_a_view_of_k() {
+                let Some(kernels) = kernels() else { return };
+                let turbo = KvType::Turbo(Turbo4);
+                let mla = Case { dv: 512, v_in_k: true, ..Case::new(turbo, turbo, 576, 16, 1) };
+                check(mla, 3, kernels);
+                check(Case { tokens: 20, ..mla }, 3, kernels);
+            }
+
+            #[test]
+            fn every_group_size_and_thread_count() {
+                let Some(kernels) = kernels() else { return };
+                let turbo = KvType::Turbo(Turbo3);
+                for group in 1..=16 {
+                    for tokens in [1, 3] {
+                        check(Case { tokens, ..Case::new(turbo, turbo, 64, 2 * group, 2) }, group % 5 + 1, kernels);
+                    }
+                }
+                for threads in [1, 2, 3, 5, 8, 16, 33, 64] {
+                    for (tokens, n_kv) in [(1, 1000), (1, 40), (40, 300)] {
+                        check(Case { tokens, n_kv, ..Case::new(turbo, turbo, 64, 3, 1) }, threads, kernels);
+                    }
+                }
+            }
+
+            #[test]
+            fn the_same_result_for_the_same_threads() {
+                let Some(kernels) = kernels() else { return };
+                let turbo = KvType::Turbo(Turbo4);
+                for tokens in [1, 100] {
+                    let data = Data::new(Case { tokens, n_kv: 700, ..Case::new(turbo, turbo, 64, 6, 2) });
+                    let first = data.run(3, kernels);
+                    assert!((0..5).all(|_| data.run(3, kernels) == first));
+                }
+            }
+
+            proptest! {
+                #![proptest_config(ProptestConfig { cases: if cfg!(debug_assertions) { 96 } else { 256 }, ..Default::default() })]
+                #[test]
+                fn any_problem((case, threads) in cases()) {
+                    if let Some(kernels) = kernels() {
+                        check(case, threads, kernels);
+                    }
+                }
+            }
+        }
+    };
+}
+
+suite!(scalar);
+#[cfg(target_arch = "x86_64")]
+suite!(avx2);
+#[cfg(target_arch = "x86_64")]
+suite!(avx512);
+#[cfg(target_arch = "aarch64")]
+suite!(neon);
