@@ -10,3 +10,6 @@ pub mod attention;
 pub mod capi;
 pub mod codec;
 pub mod kernels;
+pub mod rows;
+#[cfg(feature = "llama")]
+pub mod llama;

@@ -4,11 +4,14 @@
 #![forbid(unsafe_code)]
 
 mod block;
+pub mod distortion;
+pub mod encode;
 pub mod lloyd_max;
 pub mod paper;
 pub mod rng;
 pub mod rotation;
 mod tables;
+pub mod train;
 pub mod trellis;
 
 pub use block::{Block, QK, Turbo2Block, Turbo3Block, Turbo4Block, TurboType};

@@ -1,15 +1,26 @@
-//! The level tables: int8, ascending, antisymmetric. Output of the trainer; a change here is a change of format.
+//! The level tables, which are format, and the scales that the encoder tries, which are not.
+//!
+//! Output of [`super::train`] (`cargo run --release --no-default-features --example train_tables`).
 
-/// Levels of turbo2.
-pub const LEVELS_2: [i8; 8] = [-127, -79, -47, -16, 16, 47, 79, 127];
+use super::encode::SCALES;
+
+/// Levels of turbo2: int8, ascending, antisymmetric.
+pub const LEVELS_2: [i8; 8] = [-127, -69, -38, -12, 12, 38, 69, 127];
 /// Levels of turbo3.
 pub const LEVELS_3: [i8; 16] =
-    [-127, -95, -74, -57, -43, -30, -18, -6, 6, 18, 30, 43, 57, 74, 95, 127];
+    [-127, -91, -68, -51, -38, -26, -16, -5, 5, 16, 26, 38, 51, 68, 91, 127];
 /// Levels of turbo4.
 pub const LEVELS_4: [i8; 32] = [
-    -127, -107, -93, -82, -73, -65, -57, -50, -43, -37, -31, -25, -20, -14, -9, -3, 3, 9, 14, 20,
-    25, 31, 37, 43, 50, 57, 65, 73, 82, 93, 107, 127,
+    -127, -104, -89, -77, -68, -59, -51, -45, -39, -33, -28, -22, -17, -12, -7, -2, 2, 7, 12, 17,
+    22, 28, 33, 39, 45, 51, 59, 68, 77, 89, 104, 127,
 ];
+
+/// Scales that the encoder tries for turbo2, as multiples of the block's RMS.
+pub const SCALES_2: [f32; SCALES] = [0.012532505, 0.013943206, 0.015512699, 0.01725886];
+/// Scales for turbo3.
+pub const SCALES_3: [f32; SCALES] = [0.016391594, 0.018236686, 0.02028947, 0.022573318];
+/// Scales for turbo4.
+pub const SCALES_4: [f32; SCALES] = [0.018532492, 0.020618571, 0.022939466, 0.02552161];
 
 /// The `2^(K+1)` levels of turbo`K`. `k`: 2, 3 or 4.
 pub const fn levels(k: usize) -> &'static [i8] {
@@ -18,5 +29,34 @@ pub const fn levels(k: usize) -> &'static [i8] {
         3 => &LEVELS_3,
         4 => &LEVELS_4,
         _ => panic!("turbo types have 2, 3 or 4 index bits"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::train::{Effort, Trained, train};
+
+    fn check(k: usize, scales: [f32; SCALES], trained: Trained) {
+        assert_eq!(trained.levels, levels(k));
+        assert_eq!(trained.scales, scales);
+        // What the format promises, at 2.25, 3.25 and 4.25 bits a value.
+        let promised = [0.0770, 0.0197, 0.0051][k - 2];
+        assert!(trained.distortion < promised, "{} at {k} bits", trained.distortion);
+    }
+
+    #[test]
+    fn training_gives_turbo2() {
+        check(2, SCALES_2, train::<2>(1, Effort::FULL));
+    }
+
+    #[test]
+    fn training_gives_turbo3() {
+        check(3, SCALES_3, train::<3>(1, Effort::FULL));
+    }
+
+    #[test]
+    fn training_gives_turbo4() {
+        check(4, SCALES_4, train::<4>(1, Effort::FULL));
     }
 }

@@ -16,7 +16,11 @@ pub const fn subsets(path: u64) -> (u64, u64) {
 
 /// The int8 level of every value of a block, before its scale.
 pub fn decode<const K: usize>(block: &Block<K>) -> [i8; QK] {
-    let table = levels(K);
+    decode_with(block, levels(K))
+}
+
+/// [`decode`] with a table other than the format's, for training. `table`: `2^(K+1)` levels.
+pub fn decode_with<const K: usize>(block: &Block<K>, table: &[i8]) -> [i8; QK] {
     let (z1, z0) = subsets(block.plane(0));
     let mut out = [0; QK];
     for (e, out) in out.iter_mut().enumerate() {

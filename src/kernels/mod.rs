@@ -16,6 +16,7 @@ pub(crate) mod scalar;
 
 use std::sync::OnceLock;
 
+use crate::codec::encode::Encoded;
 use crate::codec::{Block, QK};
 pub use q8_0::{BlockQ8_0, QK8_0};
 
@@ -37,6 +38,9 @@ pub struct Kernels {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct RowKernels<const K: usize> {
+    /// Encodes a row, the same bits on every ISA: how many values were not finite (coded as 0).
+    /// Shapes: n floats, n / 64 blocks.
+    pub quantize_row: fn(&[f32], &mut [Block<K>]) -> u64,
     /// `out[64 i + e] = scale of block i * level e`, exact. Shapes: n / 64 blocks, n floats.
     pub dequantize_row: fn(&[Block<K>], &mut [f32]),
     /// `sum(x * y)`. Shapes: n / 64 blocks, n / 32 blocks with quants in -127..=127.
@@ -138,4 +142,21 @@ fn check_row<const K: usize>(blocks: &[Block<K>], values: usize) {
 
 fn check_dot<const K: usize>(x: &[Block<K>], y: &[BlockQ8_0]) {
     assert_eq!(y.len() * QK8_0, x.len() * QK, "q8_0 values against {} turbo{K} blocks", x.len());
+}
+
+/// Encodes a row block by block with one ISA's `encode`.
+#[inline(always)]
+fn quantize_row_with<const K: usize>(
+    x: &[f32],
+    blocks: &mut [Block<K>],
+    encode: impl Fn(&[f32; QK]) -> Encoded<K>,
+) -> u64 {
+    check_row(blocks, x.len());
+    let mut nonfinite = 0;
+    for (x, block) in x.as_chunks().0.iter().zip(blocks) {
+        let encoded = encode(x);
+        *block = encoded.block;
+        nonfinite += u64::from(encoded.nonfinite);
+    }
+    nonfinite
 }

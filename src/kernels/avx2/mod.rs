@@ -3,6 +3,8 @@
 pub mod decode;
 mod dequantize;
 mod dot;
+mod encode;
+mod search;
 
 use std::arch::is_x86_feature_detected;
 
@@ -38,6 +40,7 @@ pub(super) fn has_avx2_vnni() -> bool {
 
 const fn rows<const K: usize>() -> RowKernels<K> {
     RowKernels {
+        quantize_row,
         dequantize_row,
         vec_dot_q8_0,
     }
@@ -48,6 +51,12 @@ const fn rows_vnni<const K: usize>() -> RowKernels<K> {
         vec_dot_q8_0: vec_dot_q8_0_vnni,
         ..rows()
     }
+}
+
+/// Also for AVX-512, whose processors all have AVX2.
+pub(super) fn quantize_row<const K: usize>(x: &[f32], blocks: &mut [Block<K>]) -> u64 {
+    // SAFETY: reached through tables only that are handed out after `has_avx2` (or `has_avx512`).
+    unsafe { encode::quantize_row(x, blocks) }
 }
 
 fn dequantize_row<const K: usize>(blocks: &[Block<K>], out: &mut [f32]) {

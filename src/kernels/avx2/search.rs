@@ -2,13 +2,14 @@
 //!
 //! Key instructions: `vpshufb` (branch costs of 32 butterflies from four bytes), `vpaddusb`,
 //! `vpminub`, `vpmovmskb` (decisions). 64 path costs are two registers of saturating `u8`, which
-//! cannot overflow; two searches run interleaved, because one alone waits for its own latency.
+//! cannot overflow; two searches run interleaved, because one alone waits for its own latency,
+//! and all of them trace back together, a lane each.
 
+use crate::codec::QK;
 use crate::codec::encode::{
-    BranchCosts,
+    Branch, Branches, SCALES,
     search::{CONTEXT, RENORMALIZE, STATES, butterfly_subset},
 };
-use crate::codec::QK;
 use core::arch::x86_64::*;
 
 /// Byte shuffles that spread four branch costs over 32 butterflies, for the straight branches and
@@ -24,9 +25,9 @@ const SPREAD: [[u8; 32]; 2] = {
     spread
 };
 
-/// Decisions after one value: bit `s/2` (even states) or `32 + s/2` (odd states) is *clear* where
-/// the best path into state `s` comes from the upper predecessor.
-type Decisions = [[u64; QK]; 2];
+/// Decisions after one value, of each search: bit `s/2` (even states) or `32 + s/2` (odd states) is
+/// *clear* where the best path into state `s` comes from the upper predecessor.
+type Decisions = [[u64; SCALES]; QK];
 
 /// Path costs of states 0 to 31 and 32 to 63.
 #[derive(Clone, Copy)]
@@ -35,48 +36,51 @@ struct Costs(__m256i, __m256i);
 /// [`crate::codec::encode::search::paths`] on AVX2; the same paths, bit for bit.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub fn paths(costs: &[BranchCosts; 2]) -> [u64; 2] {
-    let mut decisions = [[0; QK]; 2];
+pub fn paths(branches: &[Branches; SCALES]) -> [u64; SCALES] {
+    let mut decisions = [[0; SCALES]; QK];
 
     let zero = Costs(_mm256_setzero_si256(), _mm256_setzero_si256());
-    let free = run([zero; 2], &mut decisions, costs, QK - CONTEXT, 2 * CONTEXT);
+    let free = run([zero; SCALES], &mut decisions, branches, QK - CONTEXT, 2 * CONTEXT);
     let ends = free.map(|c| argmin(c));
-    let wraps = trace(&decisions, CONTEXT, ends).map(|(state, _)| state);
+    let (wraps, _) = trace(&decisions, CONTEXT, ends);
 
-    let held = wraps.map(|wrap| only(wrap));
-    run(held, &mut decisions, costs, 0, QK);
-    trace(&decisions, QK, wraps).map(|(_, path)| path)
+    run(wraps.map(|wrap| only(wrap)), &mut decisions, branches, 0, QK);
+    trace(&decisions, QK, wraps).1
 }
 
-/// Advances both searches by `count` values (a multiple of [`RENORMALIZE`]) from value `first`.
+/// Advances every search by `count` values (a multiple of [`RENORMALIZE`]) from value `first`.
+/// Two at a time: more would not fit the registers.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn run(
-    mut state: [Costs; 2],
+    mut state: [Costs; SCALES],
     decisions: &mut Decisions,
-    costs: &[BranchCosts; 2],
+    branches: &[Branches; SCALES],
     first: usize,
     count: usize,
-) -> [Costs; 2] {
-    for step in (0..count).step_by(RENORMALIZE) {
-        for value in first + step..first + step + RENORMALIZE {
-            let value = value % QK;
-            for i in 0..2 {
-                (state[i], decisions[i][value]) = advance(state[i], costs[i][value]);
+) -> [Costs; SCALES] {
+    for pair in (0..SCALES).step_by(2) {
+        let [mut a, mut b] = [state[pair], state[pair + 1]];
+        for step in (0..count).step_by(RENORMALIZE) {
+            for value in first + step..first + step + RENORMALIZE {
+                let value = value % QK;
+                (a, decisions[value][pair]) = advance(a, branches[pair][value]);
+                (b, decisions[value][pair + 1]) = advance(b, branches[pair + 1][value]);
             }
+            (a, b) = (renormalize(a), renormalize(b));
         }
-        state = state.map(|c| renormalize(c));
+        [state[pair], state[pair + 1]] = [a, b];
     }
     state
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn advance(Costs(low, high): Costs, branch: u32) -> (Costs, u64) {
+fn advance(Costs(low, high): Costs, branch: Branch) -> (Costs, u64) {
     let [straight, crossed] = SPREAD.each_ref().map(|spread| {
         // SAFETY: 32 bytes are read from an array of 32 bytes.
         let spread = unsafe { _mm256_loadu_si256(spread.as_ptr().cast()) };
-        _mm256_shuffle_epi8(_mm256_set1_epi32(branch as i32), spread)
+        _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(branch.costs)), spread)
     });
     let even_low = _mm256_adds_epu8(low, straight);
     let odd_low = _mm256_adds_epu8(low, crossed);
@@ -115,18 +119,18 @@ fn renormalize(c: Costs) -> Costs {
 /// The lowest state of least cost.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn argmin(c: Costs) -> usize {
+fn argmin(c: Costs) -> u64 {
     let least = least(c);
     let equal = |c| _mm256_movemask_epi8(_mm256_cmpeq_epi8(c, least)) as u32 as u64;
-    (equal(c.0) | equal(c.1) << 32).trailing_zeros() as usize
+    u64::from((equal(c.0) | equal(c.1) << 32).trailing_zeros())
 }
 
 /// Costs that allow one state alone.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn only(state: usize) -> Costs {
+fn only(state: u64) -> Costs {
     let mut cost = [u8::MAX; STATES];
-    cost[state] = 0;
+    cost[state as usize] = 0;
     // SAFETY: 64 bytes are read from an array of 64 bytes, in two halves.
     unsafe {
         Costs(
@@ -136,19 +140,24 @@ fn only(state: usize) -> Costs {
     }
 }
 
-/// Walks both searches back from `ends` after value `values - 1` to before value 0:
-/// the states there and the path bits on the way.
-#[inline(always)]
-fn trace(decisions: &Decisions, values: usize, ends: [usize; 2]) -> [(usize, u64); 2] {
+/// Walks every search back from `ends` after value `values - 1` to before value 0:
+/// the states there and the path bits on the way. The lanes vectorise.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn trace(
+    decisions: &Decisions,
+    values: usize,
+    ends: [u64; SCALES],
+) -> ([u64; SCALES], [u64; SCALES]) {
     // The walk keeps a state with its lowest bit rotated to the top: its place in the decisions.
     let mut place = ends.map(|end| (end & 1) << 5 | end >> 1);
-    let mut path = [0u64; 2];
-    for value in (0..values).rev() {
-        for i in 0..2 {
-            path[i] = path[i] << 1 | (place[i] >> 5) as u64;
-            let upper = (!decisions[i][value] >> place[i] & 1) as usize;
+    let mut path = [0; SCALES];
+    for decisions in decisions[..values].iter().rev() {
+        for i in 0..SCALES {
+            path[i] = path[i] << 1 | place[i] >> 5;
+            let upper = !decisions[i] >> place[i] & 1;
             place[i] = (place[i] & 1) << 5 | (place[i] & 31) >> 1 | upper << 4;
         }
     }
-    [0, 1].map(|i| ((place[i] & 31) << 1 | place[i] >> 5, path[i]))
+    (place.map(|place| (place & 31) << 1 | place >> 5), path)
 }

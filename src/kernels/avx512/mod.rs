@@ -6,7 +6,7 @@ mod dot;
 
 use std::arch::is_x86_feature_detected;
 
-use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row};
+use super::{BlockQ8_0, avx2, Kernels, RowKernels, check_dot, check_row};
 use crate::codec::Block;
 
 /// Skylake-X.
@@ -26,7 +26,7 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
 
 /// Whether this processor runs [`AVX512`].
 pub(super) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
+    avx2::has_avx2() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
 }
 
 /// Whether this processor runs [`AVX512_VNNI`].
@@ -36,6 +36,7 @@ pub(super) fn has_avx512_vnni() -> bool {
 
 const fn rows<const K: usize>() -> RowKernels<K> {
     RowKernels {
+        quantize_row: avx2::quantize_row,
         dequantize_row,
         vec_dot_q8_0,
     }

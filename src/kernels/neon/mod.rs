@@ -6,8 +6,9 @@ mod dot;
 
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row};
+use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row, quantize_row_with};
 use crate::codec::Block;
+use crate::codec::encode::encode;
 
 /// Any ARMv8.
 pub(super) static NEON: Kernels = Kernels {
@@ -36,6 +37,7 @@ pub(super) fn has_neon_dotprod() -> bool {
 
 const fn rows<const K: usize>() -> RowKernels<K> {
     RowKernels {
+        quantize_row: |x, blocks| quantize_row_with(x, blocks, encode),
         dequantize_row,
         vec_dot_q8_0,
     }

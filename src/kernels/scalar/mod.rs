@@ -5,7 +5,8 @@
 //! in an i32; it would overflow at 132,104 of them.
 
 use super::fold::{Table, fold};
-use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row};
+use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row, quantize_row_with};
+use crate::codec::encode::encode;
 use crate::codec::{Block, QK};
 
 /// The portable kernels.
@@ -18,6 +19,7 @@ pub(super) static KERNELS: Kernels = Kernels {
 
 const fn rows<const K: usize>() -> RowKernels<K> {
     RowKernels {
+        quantize_row: |x, blocks| quantize_row_with(x, blocks, encode),
         dequantize_row,
         vec_dot_q8_0,
     }
