@@ -4,11 +4,16 @@
 //! Needs a C and a C++ compiler (`CC`, `CXX`, else `cc` and `c++`) and `nm`.
 #![cfg(all(feature = "capi", unix))]
 
+mod format_page;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+
+use format_page::{PAGE, example_bytes, example_values, levels_on_page};
+use llama_turboquant::codec::TurboType;
 
 const STRICT: [&str; 7] =
     ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wcast-qual", "-Werror"];
@@ -96,26 +101,75 @@ fn the_header_is_clean_c11_and_cpp17() {
         .arg(&header));
 }
 
+/// examples/c/rows.c as a program called `name`.
+fn example(name: &str, variable: &str, default: &str, language: [&str; 2]) -> PathBuf {
+    let program = scratch(name);
+    run(compiler(variable, default)
+        .args(["-O1", "-I"])
+        .arg(root().join("include"))
+        .args(STRICT)
+        .args(language)
+        .arg(root().join("examples/c/rows.c"))
+        .arg("-xnone")
+        .arg(archive())
+        .args(["-lpthread", "-ldl", "-lm", "-o"])
+        .arg(&program));
+    program
+}
+
 #[test]
-fn the_c_example_compiles_links_and_runs() {
-    let languages = [
-        ("rows-c", "CC", "cc", ["-std=c11", "-xc"]),
-        ("rows-cpp", "CXX", "c++", ["-std=c++17", "-xc++"]),
-    ];
-    for (name, variable, default, language) in languages {
-        let program = scratch(name);
-        run(compiler(variable, default)
-            .args(["-O1", "-I"])
-            .arg(root().join("include"))
-            .args(STRICT)
-            .args(language)
-            .arg(root().join("examples/c/rows.c"))
-            .arg("-xnone")
-            .arg(archive())
-            .args(["-lpthread", "-ldl", "-lm", "-o"])
-            .arg(&program));
-        check_output(&run(&mut Command::new(&program)));
+fn the_c_example_compiles_links_and_runs_as_c_and_as_cpp() {
+    for program in [
+        example("rows-c", "CC", "cc", ["-std=c11", "-xc"]),
+        example("rows-cpp", "CXX", "c++", ["-std=c++17", "-xc++"]),
+    ] {
+        check_output(&run(&mut Command::new(program)));
     }
+}
+
+#[test]
+fn a_simd_that_the_processor_lacks_is_refused() {
+    let output = Command::new(example("rows-refused", "CC", "cc", ["-std=c11", "-xc"]))
+        .env("TQ_SIMD", "abacus")
+        .output()
+        .expect("the program");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("error: TQ_SIMD=abacus is not possible here: use one of "), "{stderr}");
+}
+
+/// The page's decoder in C, with the page's tables, on the page's blocks.
+#[test]
+fn the_decoder_in_the_format_page_decodes_its_examples() {
+    let decoder = PAGE.split("```c\n").nth(1).and_then(|rest| rest.split("```").next());
+    let mut source = decoder.expect("a decoder in C in docs/format.md").to_owned();
+    source += "#include <stdio.h>\nint main(void) {\n    float value[64];\n";
+    for ty in TurboType::ALL {
+        let list = |items: Vec<String>| items.join(", ");
+        let levels = list(levels_on_page(ty).iter().map(i8::to_string).collect());
+        let bytes = example_bytes(ty);
+        let scale = half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f64();
+        let block = list(bytes.iter().map(u8::to_string).collect());
+        source += &format!(
+            "    {{\n        const int8_t levels[] = {{{levels}}};\n        \
+             const uint8_t block[] = {{{block}}};\n        \
+             decode_block({}, levels, (float) {scale:?}, block, value);\n    }}\n    \
+             for (int e = 0; e < 64; e++) printf(\"%.9g\\n\", value[e]);\n",
+            ty.index_bits()
+        );
+    }
+    let (file, program) = (scratch("format.c"), scratch("format"));
+    std::fs::write(&file, source + "    return 0;\n}\n").expect("writing the decoder");
+    run(compiler("CC", "cc")
+        .args(["-std=c11", "-Wall", "-Werror"])
+        .arg(&file)
+        .arg("-o")
+        .arg(&program));
+
+    let output = run(&mut Command::new(&program));
+    let decoded: Vec<f32> = output.lines().map(|line| line.parse().expect("a float")).collect();
+    let values: Vec<f32> = TurboType::ALL.into_iter().flat_map(example_values).collect();
+    assert_eq!(decoded, values);
 }
 
 /// The program's lines: a rate and an error for each type, the counter, and every kind of misuse.
