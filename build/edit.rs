@@ -79,41 +79,17 @@ pub enum EditError {
     #[error("{edit}: cannot parse: {message}")]
     Parse { edit: String, message: String },
     #[error("{edit}: {file}: anchor {anchor:?}: {message}")]
-    Malformed {
-        edit: String,
-        file: String,
-        anchor: String,
-        message: &'static str,
-    },
+    Malformed { edit: String, file: String, anchor: String, message: &'static str },
     #[error("{edit}: {file}: anchor {anchor:?} is missing")]
-    Missing {
-        edit: String,
-        file: String,
-        anchor: String,
-    },
+    Missing { edit: String, file: String, anchor: String },
     #[error("{edit}: {file}: anchor {anchor:?} is ambiguous: it occurs on lines {lines:?}")]
-    Ambiguous {
-        edit: String,
-        file: String,
-        anchor: String,
-        lines: Vec<usize>,
-    },
+    Ambiguous { edit: String, file: String, anchor: String, lines: Vec<usize> },
     #[error(
         "{edit}: {file}: {then:?} is missing within {THEN_LINES} lines after anchor {anchor:?} on line {line}"
     )]
-    MissingThen {
-        edit: String,
-        file: String,
-        anchor: String,
-        then: String,
-        line: usize,
-    },
+    MissingThen { edit: String, file: String, anchor: String, then: String, line: usize },
     #[error("{edit}: {}: {source}", path.display())]
-    Io {
-        edit: String,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { edit: String, path: PathBuf, source: io::Error },
 }
 
 /// What happened to one edit, for `turboquant patch` and the build log.
@@ -128,10 +104,8 @@ impl EditFile {
     /// Parses one TOML file of edits. `name` is its file name.
     /// Errors: Parse, Malformed (not exactly one action, empty anchor, text that holds its anchor).
     pub fn parse(name: &str, text: &str) -> Result<Self, EditError> {
-        let mut file: EditFile = toml::from_str(text).map_err(|e| EditError::Parse {
-            edit: name.into(),
-            message: e.to_string(),
-        })?;
+        let mut file: EditFile = toml::from_str(text)
+            .map_err(|e| EditError::Parse { edit: name.into(), message: e.to_string() })?;
         file.name = name.into();
         for edit in &file.edit {
             edit.check().map_err(|message| EditError::Malformed {
@@ -146,11 +120,8 @@ impl EditFile {
 
     /// Reads every `*.toml` of a folder, in the order of their names.
     pub fn read_all(dir: &Path) -> Result<Vec<Self>, EditError> {
-        let io_error = |path: &Path, source| EditError::Io {
-            edit: "edits".into(),
-            path: path.into(),
-            source,
-        };
+        let io_error =
+            |path: &Path, source| EditError::Io { edit: "edits".into(), path: path.into(), source };
         let mut paths: Vec<PathBuf> = fs::read_dir(dir)
             .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect())
             .map_err(|e| io_error(dir, e))?;
@@ -191,11 +162,7 @@ impl Edit {
     pub fn apply(&self, name: &str, text: &str) -> Result<(String, Outcome), EditError> {
         let crlf = text.contains("\r\n");
         let native = |s: &str| {
-            if crlf {
-                s.replace("\r\n", "\n").replace('\n', "\r\n")
-            } else {
-                s.to_string()
-            }
+            if crlf { s.replace("\r\n", "\n").replace('\n', "\r\n") } else { s.to_string() }
         };
         let newline = if crlf { "\r\n" } else { "\n" };
         let anchor = native(&self.anchor);
@@ -206,19 +173,13 @@ impl Edit {
         }
 
         let (at, len) = self.locate(name, text, &anchor, then.as_deref())?;
-        let mut lines = native(
-            self.before
-                .as_deref()
-                .or(self.after.as_deref())
-                .unwrap_or_default(),
-        );
+        let mut lines =
+            native(self.before.as_deref().or(self.after.as_deref()).unwrap_or_default());
         if !lines.ends_with(newline) {
             lines.push_str(newline);
         }
         let line_start = text[..at].rfind('\n').map_or(0, |i| i + 1);
-        let line_end = text[at + len..]
-            .find('\n')
-            .map_or(text.len(), |i| at + len + i + 1);
+        let line_end = text[at + len..].find('\n').map_or(text.len(), |i| at + len + i + 1);
         let (place, done) = if self.before.is_some() {
             (line_start, text[..line_start].ends_with(&lines))
         } else {
@@ -228,15 +189,8 @@ impl Edit {
             return Ok((text.into(), Outcome::AlreadyApplied));
         }
         // The last line of a file may lack its line end.
-        let gap = if place == text.len() && !text.ends_with('\n') {
-            newline
-        } else {
-            ""
-        };
-        Ok((
-            format!("{}{gap}{lines}{}", &text[..place], &text[place..]),
-            Outcome::Applied,
-        ))
+        let gap = if place == text.len() && !text.ends_with('\n') { newline } else { "" };
+        Ok((format!("{}{gap}{lines}{}", &text[..place], &text[place..]), Outcome::Applied))
     }
 
     fn apply_replace(
@@ -251,26 +205,20 @@ impl Edit {
         match self.locate(name, text, anchor, then) {
             Ok((at, len)) => {
                 // A replacement that keeps the old text around: is it there already?
-                let done = new
-                    .match_indices(old)
-                    .any(|(i, _)| at >= i && text[at - i..].starts_with(new));
+                let done =
+                    new.match_indices(old).any(|(i, _)| at >= i && text[at - i..].starts_with(new));
                 if done {
                     return Ok((text.into(), Outcome::AlreadyApplied));
                 }
-                Ok((
-                    format!("{}{new}{}", &text[..at], &text[at + len..]),
-                    Outcome::Applied,
-                ))
+                Ok((format!("{}{new}{}", &text[..at], &text[at + len..]), Outcome::Applied))
             }
             Err(error) => {
                 let rest = match then {
                     Some(_) => text.find(anchor).map_or("", |i| &text[i..]),
                     None => text,
                 };
-                let missing = matches!(
-                    error,
-                    EditError::Missing { .. } | EditError::MissingThen { .. }
-                );
+                let missing =
+                    matches!(error, EditError::Missing { .. } | EditError::MissingThen { .. });
                 if missing && !new.is_empty() && rest.contains(new) {
                     return Ok((text.into(), Outcome::AlreadyApplied));
                 }
@@ -293,11 +241,7 @@ impl Edit {
         let at = match found[..] {
             [at] => at,
             [] => {
-                return Err(EditError::Missing {
-                    edit,
-                    file,
-                    anchor: self.anchor.clone(),
-                });
+                return Err(EditError::Missing { edit, file, anchor: self.anchor.clone() });
             }
             _ => {
                 let lines = found.into_iter().map(line).collect();
@@ -313,11 +257,7 @@ impl Edit {
             return Ok((at, anchor.len()));
         };
         let from = at + anchor.len();
-        let window: usize = text[from..]
-            .split_inclusive('\n')
-            .take(THEN_LINES)
-            .map(str::len)
-            .sum();
+        let window: usize = text[from..].split_inclusive('\n').take(THEN_LINES).map(str::len).sum();
         match text[from..from + window].find(then) {
             Some(i) => Ok((from + i, then.len())),
             None => Err(EditError::MissingThen {
@@ -350,16 +290,8 @@ pub fn apply_all(
         for copy in &file.copy {
             let bytes = extension(&copy.from).map_err(io_error(copy.from.clone().into()))?;
             let same = fs::read(root.join(&copy.to)).is_ok_and(|old| old == bytes);
-            let outcome = if same {
-                Outcome::AlreadyApplied
-            } else {
-                Outcome::Applied
-            };
-            done.push(Done {
-                edit: file.name.clone(),
-                file: copy.to.clone(),
-                outcome,
-            });
+            let outcome = if same { Outcome::AlreadyApplied } else { Outcome::Applied };
+            done.push(Done { edit: file.name.clone(), file: copy.to.clone(), outcome });
             if !same {
                 copies.insert(copy.to.clone(), bytes);
             }
@@ -374,11 +306,7 @@ pub fn apply_all(
             let (new, outcome) = edit.apply(&file.name, text)?;
             *text = new;
             *changed |= outcome == Outcome::Applied;
-            done.push(Done {
-                edit: file.name.clone(),
-                file: edit.file.clone(),
-                outcome,
-            });
+            done.push(Done { edit: file.name.clone(), file: edit.file.clone(), outcome });
         }
     }
 
@@ -386,11 +314,7 @@ pub fn apply_all(
         let path = root.join(to);
         let result = fs::create_dir_all(path.parent().unwrap_or(root))
             .and_then(|()| fs::write(&path, bytes));
-        result.map_err(|source| EditError::Io {
-            edit: "write".into(),
-            path,
-            source,
-        })
+        result.map_err(|source| EditError::Io { edit: "write".into(), path, source })
     };
     for (to, bytes) in &copies {
         write(to, bytes)?;

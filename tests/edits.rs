@@ -8,32 +8,19 @@ use edit::{Edit, EditError, EditFile, Outcome, apply_all};
 const TEXT: &str = "alpha\nbeta\ngamma\nbeta\ndelta\n";
 
 fn edit(anchor: &str) -> Edit {
-    Edit {
-        file: "f.c".into(),
-        anchor: anchor.into(),
-        ..Edit::default()
-    }
+    Edit { file: "f.c".into(), anchor: anchor.into(), ..Edit::default() }
 }
 
 fn before(anchor: &str, text: &str) -> Edit {
-    Edit {
-        before: Some(text.into()),
-        ..edit(anchor)
-    }
+    Edit { before: Some(text.into()), ..edit(anchor) }
 }
 
 fn after(anchor: &str, text: &str) -> Edit {
-    Edit {
-        after: Some(text.into()),
-        ..edit(anchor)
-    }
+    Edit { after: Some(text.into()), ..edit(anchor) }
 }
 
 fn replace(anchor: &str, text: &str) -> Edit {
-    Edit {
-        replace: Some(text.into()),
-        ..edit(anchor)
-    }
+    Edit { replace: Some(text.into()), ..edit(anchor) }
 }
 
 fn applied(edit: &Edit, text: &str) -> String {
@@ -56,14 +43,8 @@ fn unique_anchor() {
         applied(&before("gam", "one\ntwo"), TEXT),
         "alpha\nbeta\none\ntwo\ngamma\nbeta\ndelta\n"
     );
-    assert_eq!(
-        applied(&after("gam", "one\n"), TEXT),
-        "alpha\nbeta\ngamma\none\nbeta\ndelta\n"
-    );
-    assert_eq!(
-        applied(&replace("gam", "GAM"), TEXT),
-        "alpha\nbeta\nGAMma\nbeta\ndelta\n"
-    );
+    assert_eq!(applied(&after("gam", "one\n"), TEXT), "alpha\nbeta\ngamma\none\nbeta\ndelta\n");
+    assert_eq!(applied(&replace("gam", "GAM"), TEXT), "alpha\nbeta\nGAMma\nbeta\ndelta\n");
     assert_eq!(applied(&before("alpha", "x"), TEXT), format!("x\n{TEXT}"));
     assert_eq!(applied(&after("delta", "x"), TEXT), format!("{TEXT}x\n"));
 }
@@ -75,10 +56,7 @@ fn last_line_without_line_end() {
 
 #[test]
 fn replacement_may_keep_the_anchor() {
-    assert_eq!(
-        applied(&replace("gamma", "(gamma)"), TEXT),
-        "alpha\nbeta\n(gamma)\nbeta\ndelta\n"
-    );
+    assert_eq!(applied(&replace("gamma", "(gamma)"), TEXT), "alpha\nbeta\n(gamma)\nbeta\ndelta\n");
     assert_eq!(
         applied(&replace("gamma", "if (x) gamma"), TEXT),
         "alpha\nbeta\nif (x) gamma\nbeta\ndelta\n"
@@ -87,63 +65,34 @@ fn replacement_may_keep_the_anchor() {
 
 #[test]
 fn anchor_over_two_lines() {
-    assert_eq!(
-        applied(&after("gamma\nbeta", "x"), TEXT),
-        "alpha\nbeta\ngamma\nbeta\nx\ndelta\n"
-    );
+    assert_eq!(applied(&after("gamma\nbeta", "x"), TEXT), "alpha\nbeta\ngamma\nbeta\nx\ndelta\n");
 }
 
 #[test]
 fn then_names_a_place_behind_the_anchor() {
-    let e = Edit {
-        then: Some("beta".into()),
-        ..before("gamma", "x")
-    };
+    let e = Edit { then: Some("beta".into()), ..before("gamma", "x") };
     assert_eq!(applied(&e, TEXT), "alpha\nbeta\ngamma\nx\nbeta\ndelta\n");
-    let e = Edit {
-        then: Some("beta".into()),
-        ..replace("gamma", "BETA")
-    };
+    let e = Edit { then: Some("beta".into()), ..replace("gamma", "BETA") };
     assert_eq!(applied(&e, TEXT), "alpha\nbeta\ngamma\nBETA\ndelta\n");
-    let e = Edit {
-        then: Some("alpha".into()),
-        ..before("gamma", "x")
-    };
-    assert!(matches!(
-        error(&e, TEXT),
-        EditError::MissingThen { line: 3, .. }
-    ));
+    let e = Edit { then: Some("alpha".into()), ..before("gamma", "x") };
+    assert!(matches!(error(&e, TEXT), EditError::MissingThen { line: 3, .. }));
     let far = format!("gamma\n{}beta\n", "-\n".repeat(60));
-    let e = Edit {
-        then: Some("beta".into()),
-        ..before("gamma", "x")
-    };
+    let e = Edit { then: Some("beta".into()), ..before("gamma", "x") };
     assert!(matches!(error(&e, &far), EditError::MissingThen { .. }));
 }
 
 #[test]
 fn missing_anchor_is_an_error_that_names_it() {
-    for e in [
-        before("omega", "x"),
-        after("omega", "x"),
-        replace("omega", "x"),
-    ] {
+    for e in [before("omega", "x"), after("omega", "x"), replace("omega", "x")] {
         let error = error(&e, TEXT);
         assert!(matches!(error, EditError::Missing { .. }));
-        assert_eq!(
-            error.to_string(),
-            r#"0001-test.toml: f.c: anchor "omega" is missing"#
-        );
+        assert_eq!(error.to_string(), r#"0001-test.toml: f.c: anchor "omega" is missing"#);
     }
 }
 
 #[test]
 fn ambiguous_anchor_is_an_error_that_names_the_lines() {
-    for e in [
-        before("beta", "x"),
-        after("beta", "x"),
-        replace("beta", "x"),
-    ] {
+    for e in [before("beta", "x"), after("beta", "x"), replace("beta", "x")] {
         let error = error(&e, TEXT);
         assert!(matches!(&error, EditError::Ambiguous { lines, .. } if lines[..] == [2, 4]));
         assert!(error.to_string().contains("ambiguous"));
@@ -165,11 +114,7 @@ fn crlf_is_kept() {
 
 #[test]
 fn malformed_files_are_refused() {
-    let bad = |toml: &str| {
-        EditFile::parse("0001-bad.toml", toml)
-            .unwrap_err()
-            .to_string()
-    };
+    let bad = |toml: &str| EditFile::parse("0001-bad.toml", toml).unwrap_err().to_string();
     let head = "why = 'w'\n[[edit]]\nfile = 'f.c'\n";
     assert!(bad(&format!("{head}anchor = 'a'")).contains("exactly one of"));
     assert!(
@@ -191,18 +136,12 @@ fn a_tree_takes_all_edits_or_none() {
     let parse = |text: &str| vec![EditFile::parse("0001-x.toml", text).unwrap()];
 
     assert!(apply_all(dir.path(), &parse(&bad), &extension).is_err());
-    assert_eq!(
-        std::fs::read_to_string(dir.path().join("f.c")).unwrap(),
-        TEXT
-    );
+    assert_eq!(std::fs::read_to_string(dir.path().join("f.c")).unwrap(), TEXT);
     assert!(!dir.path().join("sub").exists());
 
     let done = apply_all(dir.path(), &parse(good), &extension).unwrap();
     assert!(done.iter().all(|d| d.outcome == Outcome::Applied));
-    assert_eq!(
-        std::fs::read_to_string(dir.path().join("sub/x.h")).unwrap(),
-        "ours"
-    );
+    assert_eq!(std::fs::read_to_string(dir.path().join("sub/x.h")).unwrap(), "ours");
     let done = apply_all(dir.path(), &parse(good), &extension).unwrap();
     assert!(done.iter().all(|d| d.outcome == Outcome::AlreadyApplied));
     assert!(matches!(

@@ -1,0 +1,15 @@
+//! Builds llama.cpp with the turbo types (feature `llama`) and tells Cargo how to link it.
+//! Without that feature there is nothing to build, and no C compiler is needed.
+
+#[cfg(feature = "llama")]
+#[path = "build/mod.rs"]
+mod build;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(feature = "llama")]
+    if let Err(message) = build::run() {
+        eprintln!("error: {message}");
+        std::process::exit(1);
+    }
+}

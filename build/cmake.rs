@@ -1,0 +1,154 @@
+//! Configures and builds the edited llama.cpp: static libraries, always Release.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Result;
+use super::env::{self, Env};
+use super::pin::Pin;
+
+/// What is built: the tools' logic and, below it, all libraries. The tq_* symbols stay undefined.
+const TARGETS: [&str; 6] = [
+    "turboquant-main",
+    "llama-bench-impl",
+    "llama-cli-impl",
+    "llama-completion-impl",
+    "llama-perplexity-impl",
+    "llama-server-impl",
+];
+
+/// The options that decide what is built; part of the cache's key.
+pub fn options(env: &Env) -> Vec<String> {
+    let on = |b| if b { "ON" } else { "OFF" };
+    let mut options = vec![
+        "CMAKE_BUILD_TYPE=Release".to_string(),
+        "BUILD_SHARED_LIBS=OFF".into(),
+        format!("GGML_NATIVE={}", on(env.native)),
+        "GGML_CCACHE=OFF".into(), // launched by us, see `launcher`
+        "LLAMA_BUILD_TESTS=OFF".into(),
+        "LLAMA_BUILD_EXAMPLES=OFF".into(),
+        "LLAMA_BUILD_APP=OFF".into(),
+        // The server's web page would be built by npm or downloaded.
+        "LLAMA_BUILD_UI=OFF".into(),
+        "LLAMA_USE_PREBUILT_UI=OFF".into(),
+        "LLAMA_OPENSSL=OFF".into(),
+    ];
+    if cfg!(unix) && !cfg!(target_os = "macos") {
+        // Rust links position-independent executables.
+        options.push("CMAKE_C_FLAGS=-fPIE".into());
+        options.push("CMAKE_CXX_FLAGS=-fPIE".into());
+    }
+    options
+}
+
+/// Configures `src` into `out` and builds the targets.
+pub fn build(env: &Env, pin: &Pin, src: &Path, out: &Path) -> Result<()> {
+    let cmake = find(env)?;
+    fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
+
+    let mut configure = command(env, &cmake.cmake, out);
+    configure.arg("-S").arg(src).arg("-B").arg(out);
+    if let Some(ninja) = &cmake.ninja {
+        configure.args(["-G", "Ninja"]).arg(format!("-DCMAKE_MAKE_PROGRAM={}", ninja.display()));
+    }
+    configure.args(options(env).iter().map(|o| format!("-D{o}")));
+    // The copy has no history to ask for these.
+    configure.arg(format!("-DLLAMA_BUILD_COMMIT={}", pin.commit)).arg("-DLLAMA_BUILD_NUMBER=0");
+    configure.arg(format!("-DCMAKE_C_COMPILER={}", env.cc.to_string_lossy()));
+    configure.arg(format!("-DCMAKE_CXX_COMPILER={}", env.cxx.to_string_lossy()));
+    if let Some(ccache) = env.find("ccache") {
+        for language in ["C", "CXX"] {
+            configure.arg(format!("-DCMAKE_{language}_COMPILER_LAUNCHER={}", ccache.display()));
+        }
+    }
+    run(configure, &out.join("configure.log"), "configuring llama.cpp")?;
+
+    let mut make = command(env, &cmake.cmake, out);
+    make.arg("--build")
+        .arg(out)
+        .args(["--config", "Release", "--parallel", &env.jobs, "--target"])
+        .args(TARGETS);
+    run(make, &out.join("build.log"), "building llama.cpp (minutes, once)")
+}
+
+/// A cmake that works, and ninja if there is one.
+#[derive(Debug)]
+pub struct Cmake {
+    pub cmake: PathBuf,
+    pub ninja: Option<PathBuf>,
+}
+
+/// Finds cmake: TQ_CMAKE, PATH, or PyPI's in a folder of the cache.
+pub fn find(env: &Env) -> Result<Cmake> {
+    if let Some(cmake) = &env.cmake {
+        let cmake = env
+            .find(cmake)
+            .ok_or_else(|| format!("{}={} does not exist", env::CMAKE, cmake.display()))?;
+        return Ok(Cmake { cmake, ninja: env.find("ninja") });
+    }
+    if let Some(cmake) = env.find("cmake") {
+        return Ok(Cmake { cmake, ninja: env.find("ninja") });
+    }
+    let bin = env.cache_dir.join("tools").join(if cfg!(windows) { "Scripts" } else { "bin" });
+    let exe = |name: &str| bin.join(name).with_extension(std::env::consts::EXE_EXTENSION);
+    if !exe("cmake").is_file() {
+        install(env)?;
+    }
+    Ok(Cmake { cmake: exe("cmake"), ninja: Some(exe("ninja")).filter(|n| n.is_file()) })
+}
+
+/// Installs cmake and ninja from PyPI into a virtual environment in the cache folder.
+fn install(env: &Env) -> Result<()> {
+    let way_out = format!("install cmake 3.14 or newer, or set {}=<path of cmake>", env::CMAKE);
+    let python = env.find("python3").or_else(|| env.find("python")).ok_or_else(|| {
+        format!("cmake is not on PATH, and there is no python3 to get it with: {way_out}")
+    })?;
+    let venv = env.cache_dir.join("tools");
+    eprintln!("cmake is not on PATH: installing it into {}", venv.display());
+    let bin = venv.join(if cfg!(windows) { "Scripts" } else { "bin" });
+    let mut create = Command::new(&python);
+    create.args(["-m", "venv"]).arg(&venv);
+    let mut install = Command::new(bin.join("python"));
+    install.args(["-m", "pip", "install", "--quiet", "cmake", "ninja"]);
+    for mut command in [create, install] {
+        let output = command.env("PATH", &env.path).output();
+        let failed = match &output {
+            Err(e) => e.to_string(),
+            Ok(o) if !o.status.success() => String::from_utf8_lossy(&o.stderr).trim().to_string(),
+            Ok(_) => continue,
+        };
+        let _ = fs::remove_dir_all(&venv);
+        return Err(format!(
+            "cmake is not on PATH, and installing it with pip failed (no network?): {way_out}\n{failed}"
+        ));
+    }
+    Ok(())
+}
+
+fn command(env: &Env, cmake: &Path, out: &Path) -> Command {
+    let mut command = Command::new(cmake);
+    command.env("PATH", &env.path);
+    // Trees differ only in the name of their folder: without it ccache hits across them.
+    command.env("CCACHE_BASEDIR", out.parent().unwrap_or(out)).env("CCACHE_NOHASHDIR", "1");
+    // Cargo's flags are for Cargo's own compilers.
+    command.env_remove("CFLAGS").env_remove("CXXFLAGS").env_remove("MAKEFLAGS");
+    command
+}
+
+/// Runs a command with its output in a log, whose end is shown when it fails.
+fn run(mut command: Command, log: &Path, what: &str) -> Result<()> {
+    eprintln!("{what}");
+    let show = |e: std::io::Error| format!("{}: {e}", log.display());
+    let file = File::create(log).map_err(show)?;
+    command.stderr(file.try_clone().map_err(show)?).stdout(file);
+    let status =
+        command.status().map_err(|e| format!("cannot run {:?}: {e}", command.get_program()))?;
+    if status.success() {
+        return Ok(());
+    }
+    let text = fs::read_to_string(log).map_err(show)?;
+    let lines: Vec<&str> = text.lines().collect();
+    let end = lines[lines.len().saturating_sub(40)..].join("\n");
+    Err(format!("{what} failed ({status}). The end of {}:\n{end}", log.display()))
+}

@@ -1,0 +1,40 @@
+//! The build script's parts, in the order of use.
+//!
+//! `pin` says which llama.cpp, `fetch` obtains its source, `edit` applies the edits to a copy,
+//! `tree` keeps that copy and its build in a cache folder, `cmake` builds it, `link` tells Cargo.
+
+#[cfg(all(feature = "bindgen", not(test)))]
+mod bindings;
+pub mod cmake;
+#[allow(dead_code)] // its reports are for `turboquant patch`
+pub mod edit;
+pub mod env;
+pub mod fetch;
+pub mod link;
+pub mod pin;
+pub mod tree;
+
+/// Errors are messages for the person who runs Cargo: what is wrong, and the way out.
+pub type Result<T> = std::result::Result<T, String>;
+
+pub fn run() -> Result<()> {
+    for name in env::ALL {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    for path in ["build", "vendor", "ggml-ext"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    if std::env::var_os("DOCS_RS").is_some() {
+        return Ok(()); // no network, and nothing is linked
+    }
+
+    let env = env::Env::from_process()?;
+    let pin = pin::Pin::read(&env.root.join("vendor/llama.cpp.toml"))?;
+    let tree = tree::Tree::build(&env, &pin)?;
+    link::emit(&tree.out)?;
+    // For scripts that go on with the same build (script/upstream-build).
+    println!("cargo::rustc-env=TQ_LLAMA_TREE={}", tree.dir.display());
+    #[cfg(all(feature = "bindgen", not(test)))]
+    bindings::generate(&env.root, &tree.src)?;
+    Ok(())
+}

@@ -1,0 +1,36 @@
+// The entries of llama.cpp's tools, for Rust mains: C linkage, and no exception gets out.
+
+#include <csignal>
+#include <cstdio>
+#include <exception>
+
+int llama_bench     (int argc, char ** argv);
+int llama_cli       (int argc, char ** argv);
+int llama_completion(int argc, char ** argv);
+int llama_perplexity(int argc, char ** argv);
+int llama_server    (int argc, char ** argv);
+
+static int run(int (*tool)(int, char **), int argc, char ** argv) {
+#ifdef SIGPIPE
+    // Rust's runtime ignores SIGPIPE; the tools expect to end when nobody reads what they print
+    signal(SIGPIPE, SIG_DFL);
+#endif
+    try {
+        return tool(argc, argv);
+    } catch (const std::exception & e) {
+        fprintf(stderr, "error: %s\n", e.what());
+    } catch (...) {
+        fprintf(stderr, "error: unknown exception\n");
+    }
+    return 1;
+}
+
+extern "C" {
+
+int tq_main_llama_bench     (int argc, char ** argv) { return run(llama_bench,      argc, argv); }
+int tq_main_llama_cli       (int argc, char ** argv) { return run(llama_cli,        argc, argv); }
+int tq_main_llama_completion(int argc, char ** argv) { return run(llama_completion, argc, argv); }
+int tq_main_llama_perplexity(int argc, char ** argv) { return run(llama_perplexity, argc, argv); }
+int tq_main_llama_server    (int argc, char ** argv) { return run(llama_server,     argc, argv); }
+
+}

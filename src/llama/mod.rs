@@ -1,0 +1,4 @@
+//! llama.cpp with the turbo types, as build.rs built it.
+
+pub mod sys;
+pub mod tools;

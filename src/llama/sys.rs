@@ -1,0 +1,19 @@
+//! The C API of llama.cpp, unchanged. Unsafe and undocumented here: see llama.h.
+//!
+//! `sys/bindings.rs` is generated from the edited llama.h and checked in; `script/bindings`
+//! regenerates it.
+#![allow(
+    missing_docs,
+    non_camel_case_types,
+    non_upper_case_globals,
+    non_snake_case,
+    clippy::all,
+    clippy::undocumented_unsafe_blocks,
+    clippy::missing_safety_doc,
+    unsafe_op_in_unsafe_fn
+)]
+
+#[rustfmt::skip]
+mod bindings;
+
+pub use bindings::*;
