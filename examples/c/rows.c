@@ -52,6 +52,11 @@ static void round_trip(uint32_t type, const float * x) {
     size_t row_bytes;
     check(tq_row_bytes(type, ROW_LEN, &row_bytes));
 
+    if (row_bytes != tq_block_bytes(type) * (ROW_LEN / TQ_BLOCK_VALUES)) {
+        fprintf(stderr, "error: a row is more than its blocks\n");
+        exit(1);
+    }
+
     const size_t n_bytes = N_ROWS * row_bytes;
     void  * rows = malloc(n_bytes);
     float * y    = (float *) malloc(sizeof(float) * N_ROWS * ROW_LEN);

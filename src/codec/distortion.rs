@@ -112,6 +112,21 @@ mod tests {
         assert_relative_eq!(relative_mse(&x, &q4_0(&x)), 0.0074, max_relative = 0.02);
     }
 
+    /// What the format promises on Gaussian blocks, and the scalar code and the limit on either side.
+    #[test]
+    fn turbo_types_keep_their_promise() {
+        let x = gaussians();
+        for (ty, promised) in TurboType::ALL.into_iter().zip([0.0770, 0.0197, 0.0051]) {
+            let mse = relative_mse(&x, &turbo(ty, &x));
+            let bits = ty.index_bits() as u32;
+            let scalar = relative_mse(&x, &lloyd_max(bits, &x).unwrap());
+            // The standard error of so few blocks is 0.25%; the example `distortion` takes more.
+            let promised = promised * 1.005;
+            assert!(mse <= promised && mse < 0.7 * scalar, "{}: {mse}, scalar {scalar}", ty.name());
+            assert!(mse > rate_distortion_limit(f64::from(bits)), "{}: {mse}", ty.name());
+        }
+    }
+
     #[test]
     fn q4_0_of_a_known_block() {
         // Scale 1: -8 is the extreme, 7 the last level above, 7.9 clips to it.
