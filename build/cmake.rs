@@ -33,6 +33,8 @@ pub fn options(env: &Env) -> Vec<String> {
         "LLAMA_BUILD_UI=OFF".into(),
         "LLAMA_USE_PREBUILT_UI=OFF".into(),
         "LLAMA_OPENSSL=OFF".into(),
+        // Relative includes in generated sources (CMake 4): ccache then hits across trees.
+        "CMAKE_UNITY_BUILD_RELOCATABLE=ON".into(),
     ];
     if cfg!(unix) && !cfg!(target_os = "macos") {
         // Rust links position-independent executables.

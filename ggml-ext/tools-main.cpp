@@ -1,5 +1,7 @@
 // The entries of llama.cpp's tools, for Rust mains: C linkage, and no exception gets out.
 
+#include "log.h"
+
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -15,17 +17,26 @@ static int run(int (*tool)(int, char **), int argc, char ** argv) {
     // Rust's runtime ignores SIGPIPE; the tools expect to end when nobody reads what they print
     signal(SIGPIPE, SIG_DFL);
 #endif
+    int res = 1;
     try {
-        return tool(argc, argv);
+        res = tool(argc, argv);
     } catch (const std::exception & e) {
         fprintf(stderr, "error: %s\n", e.what());
     } catch (...) {
         fprintf(stderr, "error: unknown exception\n");
     }
-    return 1;
+    // a thread of its own writes the log, and upstream does not wait for it: the reason for a failure would get lost
+    common_log_flush(common_log_main());
+    return res;
 }
 
 extern "C" {
+
+int tq_main_llama_bench     (int argc, char ** argv);
+int tq_main_llama_cli       (int argc, char ** argv);
+int tq_main_llama_completion(int argc, char ** argv);
+int tq_main_llama_perplexity(int argc, char ** argv);
+int tq_main_llama_server    (int argc, char ** argv);
 
 int tq_main_llama_bench     (int argc, char ** argv) { return run(llama_bench,      argc, argv); }
 int tq_main_llama_cli       (int argc, char ** argv) { return run(llama_cli,        argc, argv); }
