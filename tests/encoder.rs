@@ -197,8 +197,8 @@ fn golden_rows() {
 }
 
 const GOLDEN: [&str; 3] = [
-    "4230481b2d915134225aec2437723cd85d6f",
-    "20330938766c8e1d2dc1846e61dc561879e2ecb53772bcd8cf6f",
-    "d7327f5f696db781f758a21a47383544b18a8c3e31dc7e18f962ece537729cd84f6f",
+    "58301a112def044fca8fecae37709cd87b6f",
+    "1b311788bed4bf5e127d8cbd35fc7e18e96bec6637729cd85f6e",
+    "c0311ce925f02b395294e658675835cc31ce8c7c31fc7e187962eca737729cd8cf6f",
 ];
-const GOLDEN_SUM: i32 = -10274;
+const GOLDEN_SUM: i32 = -10644;

@@ -5,22 +5,22 @@
 use super::encode::SCALES;
 
 /// Levels of turbo2: int8, ascending, antisymmetric.
-pub const LEVELS_2: [i8; 8] = [-127, -69, -38, -12, 12, 38, 69, 127];
+pub const LEVELS_2: [i8; 8] = [-127, -70, -38, -12, 12, 38, 70, 127];
 /// Levels of turbo3.
 pub const LEVELS_3: [i8; 16] =
     [-127, -91, -68, -51, -38, -26, -16, -5, 5, 16, 26, 38, 51, 68, 91, 127];
 /// Levels of turbo4.
 pub const LEVELS_4: [i8; 32] = [
-    -127, -104, -89, -77, -68, -59, -51, -45, -39, -33, -28, -22, -17, -12, -7, -2, 2, 7, 12, 17,
-    22, 28, 33, 39, 45, 51, 59, 68, 77, 89, 104, 127,
+    -127, -106, -91, -80, -70, -61, -54, -47, -40, -34, -28, -23, -18, -13, -8, -2, 2, 8, 13, 18,
+    23, 28, 34, 40, 47, 54, 61, 70, 80, 91, 106, 127,
 ];
 
-/// Scales that the encoder tries for turbo2, as multiples of the block's RMS.
-pub const SCALES_2: [f32; SCALES] = [0.012532505, 0.013943206, 0.015512699, 0.01725886];
+/// Scales that the encoder tries for turbo2, as multiples of the block's extent.
+pub const SCALES_2: [f32; SCALES] = [0.0124785695, 0.013608293, 0.014840294, 0.016183833];
 /// Scales for turbo3.
-pub const SCALES_3: [f32; SCALES] = [0.016391594, 0.018236686, 0.02028947, 0.022573318];
+pub const SCALES_3: [f32; SCALES] = [0.016208645, 0.017676065, 0.019276334, 0.02102148];
 /// Scales for turbo4.
-pub const SCALES_4: [f32; SCALES] = [0.018532492, 0.020618571, 0.022939466, 0.02552161];
+pub const SCALES_4: [f32; SCALES] = [0.017696902, 0.019299056, 0.02104626, 0.022951644];
 
 /// The `2^(K+1)` levels of turbo`K`. `k`: 2, 3 or 4.
 pub const fn levels(k: usize) -> &'static [i8] {

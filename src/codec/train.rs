@@ -15,7 +15,7 @@ use super::trellis;
 pub struct Trained {
     /// `2^(K+1)` levels, ascending, antisymmetric, the outermost at 127.
     pub levels: Vec<i8>,
-    /// Scales for the encoder, as multiples of a block's RMS.
+    /// Scales for the encoder, as multiples of a block's extent.
     pub scales: [f32; SCALES],
     /// Mean relative squared error over blocks that training did not see.
     pub distortion: f64,
@@ -38,8 +38,8 @@ impl Effort {
 }
 
 /// Half the range of the scales tried, as a logarithm. Wider ranges lose at the middle what they
-/// gain at the ends: 0.10 to 0.20 differ by 1%.
-const RANGE: f64 = 0.16;
+/// gain at the ends: 0.10 to 0.16 differ by 1%.
+const RANGE: f64 = 0.13;
 
 /// Trains the tables of turbo`K`.
 pub fn train<const K: usize>(seed: u64, effort: Effort) -> Trained {

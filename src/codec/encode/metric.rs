@@ -35,7 +35,7 @@ pub struct Branch {
 pub struct Tables {
     /// The level table: the first `2^(K+1)` entries are in use.
     pub levels: [i8; 32],
-    /// Scales to try, as multiples of `RMS / level unit`.
+    /// Scales to try, as multiples of the block's extent.
     pub scales: [f32; SCALES],
     /// Number of a level in `levels`, by the level's byte.
     pub(super) numbers: [u8; 256],

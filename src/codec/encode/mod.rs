@@ -1,6 +1,6 @@
 //! The encoder: a block of 64 values to the scale and the tail-biting path that fit it best.
 //!
-//! For each of a few scales around the block's RMS, a Viterbi search finds a good path through the
+//! For each of a few scales around the best guess, a Viterbi search finds a good path through the
 //! trellis; the winner is the path whose least-squares scale leaves the smallest error. The search
 //! is cheap because it runs on bytes: what a branch costs comes from a table ([`metric`]), path
 //! costs are saturating `u8`, 64 states fill one vector register, and the scales run side by side.
@@ -14,8 +14,8 @@ pub mod search;
 use super::block::{Block, QK};
 use super::trellis::subsets;
 use half::f16;
-use metric::{MAX_INDEX, STEPS_PER_UNIT};
 pub use metric::{Branch, SCALES, Tables, cost_unit};
+use metric::{MAX_INDEX, STEPS_PER_UNIT};
 
 /// The branches of one block's values at one scale.
 pub type Branches = [Branch; QK];
@@ -42,17 +42,21 @@ pub fn encode<const K: usize>(x: &[f32; QK]) -> Encoded<K> {
 ///
 /// Inlined into each ISA's entry point, so that the loops below are compiled for that ISA.
 #[inline(always)]
-pub fn encode_with<const K: usize>(x: &[f32; QK], tables: &Tables, search: impl Search) -> Encoded<K> {
+pub fn encode_with<const K: usize>(
+    x: &[f32; QK],
+    tables: &Tables,
+    search: impl Search,
+) -> Encoded<K> {
     let (y, exponent, nonfinite) = normalize(x);
     let Some(y) = y else {
         return Encoded { block: Block::ZERO, nonfinite };
     };
-    let rms = (dot(&y, &y) / QK as f32).sqrt();
+    let extent = extent(&y);
 
     let mut best = Candidate::NONE;
     let mut branches = [[tables.branches[0]; QK]; SCALES];
     for (branches, scale) in branches.iter_mut().zip(tables.scales) {
-        look_up(&y, STEPS_PER_UNIT as f32 / (rms * scale), tables, branches);
+        look_up(&y, STEPS_PER_UNIT as f32 / (extent * scale), tables, branches);
     }
     for (branches, path) in branches.iter().zip(search(&branches)) {
         best.improve(&y, branches, path);
@@ -88,6 +92,25 @@ fn normalize(x: &[f32; QK]) -> (Option<[f32; QK]>, i32, u32) {
         *y *= factor;
     }
     (Some(y), exponent, nonfinite)
+}
+
+/// What the best scale is proportional to: the RMS of a block whose peak is 2.5 times that (as is
+/// usual for Gaussians), more where there are outliers to reach, less where there are none.
+///
+/// Fitted to the best scales of Gaussian blocks and of real keys and values with peaks of 1.5 to 4.5
+/// times their RMS; the same line serves all three types. Against the RMS alone it saves 3% of the
+/// error on Gaussians and more than half of it on blocks with outliers.
+#[inline(always)]
+fn extent(y: &[f32; QK]) -> f32 {
+    let rms = (dot(y, y) / QK as f32).sqrt();
+    let mut peaks = [0.0f32; 8];
+    for y in y.as_chunks::<8>().0 {
+        for lane in 0..8 {
+            peaks[lane] = peaks[lane].max(y[lane].abs());
+        }
+    }
+    let peak = peaks.iter().fold(0.0, |peak: f32, p| peak.max(*p));
+    0.35 * rms + 0.26 * peak
 }
 
 /// The branches of every value, scaled by `factor` to grid steps and rounded, ties to even.

@@ -1,7 +1,7 @@
 //! The Viterbi search, portable: the specification of every kernel's search.
 //!
 //! A path that bites its tail starts and ends in the same state. Which state that is, is found
-//! first: a free run over the 32 values on either side of the block's wrap, traced back to the wrap
+//! first: a free run over the 48 values on either side of the block's wrap, traced back to the wrap
 //! (a state there has then been chosen with the values before *and* after it in view). A second run
 //! of 64 values is held to start and to end in that state.
 
@@ -11,7 +11,10 @@ use crate::codec::block::QK;
 /// States of the trellis: the last six path bits, newest lowest.
 pub const STATES: usize = 64;
 /// Values in view on either side of the wrap while its state is sought.
-pub const CONTEXT: usize = 32;
+///
+/// Relative MSE x 1000 of turbo2 / turbo4 at 32: 76.8 / 4.88, 48: 76.3 / 4.84,
+/// 64: 76.1 / 4.83; time goes with 64 + 2 x this.
+pub const CONTEXT: usize = 48;
 /// Steps between subtractions of the least path cost, which keep costs within a byte.
 pub const RENORMALIZE: usize = 8;
 
