@@ -169,7 +169,7 @@ macro_rules! suite {
             }
 
             proptest! {
-                #![proptest_config(ProptestConfig { cases: if cfg!(debug_assertions) { 96 } else { 256 }, ..Default::default() })]
+                #![proptest_config(ProptestConfig { cases: if cfg!(debug_assertions) { 48 } else { 160 }, ..Default::default() })]
                 #[test]
                 fn any_problem((case, threads) in cases()) {
                     if let Some(kernels) = kernels() {

@@ -41,6 +41,8 @@ impl Simd for Avx2 {
         load(src: *const f32) -> __m256 = _mm256_loadu_ps(src);
         store(dst: *mut f32, x: __m256) -> () = _mm256_storeu_ps(dst, x);
         load_f16(src: *const u16) -> __m256 = _mm256_cvtph_ps(_mm_loadu_si128(src.cast()));
+        load_i8(src: *const i8) -> __m256 = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(src.cast())));
+        splat_f16(src: *const u16) -> __m256 = _mm256_cvtph_ps(_mm_set1_epi16(src.cast::<i16>().read_unaligned()));
         splat(x: f32) -> __m256 = _mm256_set1_ps(x);
         add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
         sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
@@ -170,7 +172,7 @@ unsafe fn levels<const K: usize>(
 /// # Safety
 /// AVX2; as `isa::PackFn`.
 #[target_feature(enable = "avx2")]
-unsafe fn pack_k(levels: *const i8, tile: *mut i16) {
+pub(super) unsafe fn pack_k(levels: *const i8, tile: *mut i16) {
     // SAFETY: both have 64 x 64 elements.
     unsafe {
         for cell in (0..TILE).step_by(8) {
@@ -211,7 +213,7 @@ unsafe fn pack_k(levels: *const i8, tile: *mut i16) {
 /// # Safety
 /// AVX2; as `isa::PackFn`.
 #[target_feature(enable = "avx2")]
-unsafe fn pack_v(levels: *const i8, tile: *mut i16) {
+pub(super) unsafe fn pack_v(levels: *const i8, tile: *mut i16) {
     // SAFETY: both have 64 x 64 elements.
     unsafe {
         for cell in (0..TILE).step_by(2) {
@@ -228,8 +230,35 @@ unsafe fn pack_v(levels: *const i8, tile: *mut i16) {
     }
 }
 
+/// See `isa::TransposeFn`: 8 x 8 at a time, two 4 x 4 side by side.
+///
+/// # Safety
+/// AVX; as `isa::TransposeFn`.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn transpose(src: *const f32, dst: *mut f32) {
+    // SAFETY: both have 64 x 64 elements.
+    unsafe {
+        for row in (0..TILE).step_by(8) {
+            for col in (0..TILE).step_by(4) {
+                let rows = |i: usize| {
+                    let at = |row: usize| _mm_loadu_ps(src.add(row * TILE + col));
+                    _mm256_set_m128(at(row + i + 4), at(row + i))
+                };
+                let (a, b, c, d) = (rows(0), rows(1), rows(2), rows(3));
+                let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                let put = |i: usize, x| _mm256_storeu_ps(dst.add((col + i) * TILE + row), x);
+                put(0, _mm256_shuffle_ps::<0x44>(ab, cd));
+                put(1, _mm256_shuffle_ps::<0xee>(ab, cd));
+                put(2, _mm256_shuffle_ps::<0x44>(ab_high, cd_high));
+                put(3, _mm256_shuffle_ps::<0xee>(ab_high, cd_high));
+            }
+        }
+    }
+}
+
 kernels! {
     pub(super) static KERNELS = "avx2", Avx2, ["avx2,fma,f16c"], order: &ORDER,
     levels: [levels::<2>, levels::<3>, levels::<4>],
-    pack_k: pack_k, pack_v: pack_v
+    pack_k: pack_k, pack_v: pack_v, transpose: transpose
 }

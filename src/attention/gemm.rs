@@ -194,18 +194,29 @@ unsafe fn columns<S: Simd, P: Product<S>, const ROWS: usize, const COLS: usize>(
     ldo: usize,
     sink: &impl Sink<S>,
 ) {
-    const { assert!(TILE.is_multiple_of(COLS * S::LANES)) };
+    assert!(TILE.is_multiple_of(COLS * S::LANES));
     // SAFETY: as `gemm`.
     unsafe {
         for col in (0..TILE).step_by(COLS * S::LANES) {
             let mut sums = [[P::zero(); COLS]; ROWS];
             let mut b = b.add(col * P::STEP);
             for k in (0..TILE).step_by(P::STEP) {
-                for r in 0..ROWS {
-                    let left = P::splat(a.add(r * lda + k));
+                // What there is more of is not kept in registers.
+                if ROWS > COLS {
+                    for r in 0..ROWS {
+                        let left = P::splat(a.add(r * lda + k));
+                        for c in 0..COLS {
+                            let right = P::load(b.add(c * S::LANES * P::STEP));
+                            sums[r][c] = P::step(sums[r][c], left, right);
+                        }
+                    }
+                } else {
                     for c in 0..COLS {
-                        sums[r][c] =
-                            P::step(sums[r][c], left, P::load(b.add(c * S::LANES * P::STEP)));
+                        let right = P::load(b.add(c * S::LANES * P::STEP));
+                        for r in 0..ROWS {
+                            let left = P::splat(a.add(r * lda + k));
+                            sums[r][c] = P::step(sums[r][c], left, right);
+                        }
                     }
                 }
                 b = b.add(TILE * P::STEP);

@@ -11,13 +11,15 @@ pub(super) type LevelsFn =
     unsafe fn(src: *const u8, stride: usize, n: usize, levels: *mut i8, scales: *mut f32);
 /// Arranges `[64][64]` levels as a tile for `gemm::Int`.
 pub(super) type PackFn = unsafe fn(levels: *const i8, tile: *mut i16);
+/// Transposes a `[64][64]` matrix.
+pub(super) type TransposeFn = unsafe fn(src: *const f32, dst: *mut f32);
 /// `rows`, `a`, `lda`, tile, `out`, `ldo`, factors (of columns for logits, of rows for outputs), `first`.
 pub(super) type GemmFn<T> =
     unsafe fn(usize, *const T, usize, *const T, *mut f32, usize, *const f32, bool);
 
 /// The kernels of one instruction set.
 pub struct Kernels {
-    /// `scalar`, `avx2`, `avx512` or `neon`.
+    /// `scalar`, `avx2`, `avx512`, `avx512-vnni` or `neon`.
     pub name: &'static str,
     /// Where the decoder puts what: place `i` of 64 levels holds value `order[i]` of the block.
     pub(super) order: &'static [u8; 64],
@@ -27,6 +29,8 @@ pub struct Kernels {
     pub(super) pack_k: PackFn,
     /// Levels of 64 cells to pairs of cells, `[32][64][2]`.
     pub(super) pack_v: PackFn,
+    /// Cells of floats to `[values][cells]`.
+    pub(super) transpose: TransposeFn,
     /// See `gemm::Logits`.
     pub(super) logits_i16: GemmFn<i16>,
     /// See `gemm::Logits`.
@@ -54,7 +58,7 @@ pub struct Kernels {
 /// Wraps the generic kernels for one implementation of `Simd`, each with its target features.
 macro_rules! kernels {
     ($vis:vis static $table:ident = $name:literal, $simd:ty, $([$feature:literal],)? order: $order:expr,
-     levels: $levels:expr, pack_k: $pack_k:expr, pack_v: $pack_v:expr) => {
+     levels: $levels:expr, pack_k: $pack_k:expr, pack_v: $pack_v:expr, transpose: $transpose:expr) => {
         $vis static $table: $crate::attention::isa::Kernels = {
             use $crate::attention::{gemm, isa, rows, softmax, problem::KvType};
             use gemm::{Float, Int, Logits, Outputs};
@@ -77,6 +81,7 @@ macro_rules! kernels {
                 levels: $levels,
                 pack_k: $pack_k,
                 pack_v: $pack_v,
+                transpose: $transpose,
                 logits_i16, logits_f32, outputs_i16, outputs_f32,
                 logits, exp_row, exp_slice, weigh, scale, mask_row, to_f32,
             }
@@ -110,20 +115,32 @@ pub fn available() -> &'static [&'static Kernels] {
         let mut tables: Vec<&'static Kernels> = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            if super::avx512::detected_vnni() {
+                tables.push(&super::avx512::KERNELS_VNNI);
+            }
+            if super::avx512::detected() {
+                tables.push(&super::avx512::KERNELS);
+            }
             if super::avx2::detected() {
                 tables.push(&super::avx2::KERNELS);
             }
+        }
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            tables.push(&super::neon::KERNELS);
         }
         tables.push(&super::scalar::KERNELS);
         tables
     })
 }
 
-/// The table of the family that `kernels::active` chose.
+/// The table that goes with `kernels::active`: the same name, else the same family.
 pub fn active() -> &'static Kernels {
     static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
     ACTIVE.get_or_init(|| {
-        let family = crate::kernels::active().family();
-        available().iter().find(|table| table.name == family).copied().unwrap_or(available()[0])
+        let chosen = crate::kernels::active();
+        let find = |name| available().iter().find(|table| table.name == name).copied();
+        // Every family has a table; the detection asks for a little more (F16C, FMA) than the rows' kernels do.
+        find(chosen.name).or_else(|| find(chosen.family())).unwrap_or(&super::scalar::KERNELS)
     })
 }

@@ -34,10 +34,10 @@ pub(super) unsafe fn to_f32<S: Simd>(ty: KvType, src: *const u8, n: usize, dst: 
             KvType::Q8_0 => {
                 for block in 0..n / 32 {
                     let src = src.add(block * 34);
-                    let scale = f16::from_bits(src.cast::<u16>().read_unaligned()).to_f32();
+                    let scale = S::splat_f16(src.cast());
                     let (src, dst) = (src.add(2).cast::<i8>(), dst.add(block * 32));
-                    for i in 0..32 {
-                        *dst.add(i) = f32::from(*src.add(i)) * scale;
+                    for i in (0..32).step_by(S::LANES) {
+                        S::store(dst.add(i), S::mul(S::load_i8(src.add(i)), scale));
                     }
                 }
             }

@@ -30,6 +30,8 @@ impl Simd for Scalar {
         load(src: *const f32) -> f32 = *src;
         store(dst: *mut f32, x: f32) -> () = *dst = x;
         load_f16(src: *const u16) -> f32 = f16::from_bits(src.read_unaligned()).to_f32();
+        load_i8(src: *const i8) -> f32 = f32::from(*src);
+        splat_f16(src: *const u16) -> f32 = f16::from_bits(src.read_unaligned()).to_f32();
         splat(x: f32) -> f32 = x;
         add(a: f32, b: f32) -> f32 = a + b;
         sub(a: f32, b: f32) -> f32 = a - b;
@@ -54,7 +56,7 @@ impl Simd for Scalar {
 }
 
 /// Values in their own order.
-static ORDER: [u8; QK] = {
+pub(super) static ORDER: [u8; QK] = {
     let mut order = [0; QK];
     let mut i = 0;
     while i < QK {
@@ -84,7 +86,7 @@ unsafe fn levels<const K: usize>(
 }
 
 /// See `isa::PackFn`: `tile[k / 2][cell][k % 2]`.
-pub(super) unsafe fn pack_k(levels: *const i8, tile: *mut i16) {
+unsafe fn pack_k(levels: *const i8, tile: *mut i16) {
     for cell in 0..TILE {
         for k in 0..QK {
             // SAFETY: both have 64 x 64 elements.
@@ -96,7 +98,7 @@ pub(super) unsafe fn pack_k(levels: *const i8, tile: *mut i16) {
 }
 
 /// See `isa::PackFn`: `tile[cell / 2][value][cell % 2]`.
-pub(super) unsafe fn pack_v(levels: *const i8, tile: *mut i16) {
+unsafe fn pack_v(levels: *const i8, tile: *mut i16) {
     for cell in 0..TILE {
         for v in 0..QK {
             // SAFETY: both have 64 x 64 elements.
@@ -108,8 +110,18 @@ pub(super) unsafe fn pack_v(levels: *const i8, tile: *mut i16) {
     }
 }
 
+/// See `isa::TransposeFn`.
+unsafe fn transpose(src: *const f32, dst: *mut f32) {
+    for row in 0..TILE {
+        for col in 0..TILE {
+            // SAFETY: both have 64 x 64 elements.
+            unsafe { *dst.add(col * TILE + row) = *src.add(row * TILE + col) }
+        }
+    }
+}
+
 kernels! {
     pub(super) static KERNELS = "scalar", Scalar, order: &ORDER,
     levels: [levels::<2>, levels::<3>, levels::<4>],
-    pack_k: pack_k, pack_v: pack_v
+    pack_k: pack_k, pack_v: pack_v, transpose: transpose
 }

@@ -24,6 +24,10 @@ pub(super) trait Simd {
     unsafe fn store(dst: *mut f32, x: Self::F);
     /// `LANES` halves from memory.
     unsafe fn load_f16(src: *const u16) -> Self::F;
+    /// `LANES` i8 from memory.
+    unsafe fn load_i8(src: *const i8) -> Self::F;
+    /// The half at `src` in every lane.
+    unsafe fn splat_f16(src: *const u16) -> Self::F;
     /// The same float in every lane.
     unsafe fn splat(x: f32) -> Self::F;
     /// `a + b`

@@ -250,13 +250,7 @@ impl<'a> Worker<'a> {
                             self.problem.dk,
                             self.s.cells.cast(),
                         );
-                        let cells = slice::from_raw_parts(self.s.cells.cast::<f32>(), TILE * TILE);
-                        let out = slice::from_raw_parts_mut(out.cast::<f32>(), TILE * TILE);
-                        for (k, out) in out.chunks_exact_mut(TILE).enumerate() {
-                            for (cell, out) in out.iter_mut().enumerate() {
-                                *out = cells[cell * TILE + k];
-                            }
-                        }
+                        (self.kernels.transpose)(self.s.cells.cast(), out.cast());
                         slice::from_raw_parts_mut(scales, TILE).fill(1.0);
                     }
                 }

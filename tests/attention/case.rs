@@ -214,12 +214,27 @@ impl Data {
         let case = &self.case;
         let mut dst = Vec::new();
         let args = self.args(&mut vec![0.0; case.batches * case.tokens * case.heads * case.dv]);
-        let row =
-            |base: &Tensor, bytes: &[u8], ty: KvType, cell: usize, head: usize, batch: usize| {
-                let at = cell * base.nb[1] + head * base.nb[2] + batch * base.nb[3];
-                decode_row(ty, &bytes[at..at + base.ne[0] / ty.block_len() * ty.block_bytes()])
-            };
+        // Every row once: [batch][head][cell].
+        let rows = |base: &Tensor, bytes: &[u8], ty: KvType| {
+            let mut rows = Vec::new();
+            for head in 0..base.ne[3] * base.ne[2] {
+                let start = head / base.ne[2] * base.nb[3] + head % base.ne[2] * base.nb[2];
+                for cell in 0..case.n_kv {
+                    let row = &bytes[start + cell * base.nb[1]..];
+                    rows.push(decode_row(
+                        ty,
+                        &row[..base.ne[0] / ty.block_len() * ty.block_bytes()],
+                    ));
+                }
+            }
+            rows
+        };
+        let index = |base: &Tensor, cell: usize, head: usize, batch: usize| {
+            (batch * base.ne[2] + head / (case.heads / base.ne[2])) * case.n_kv + cell
+        };
         let v_bytes = if case.v_in_k { &self.k } else { &self.v };
+        let k_rows = rows(&args.k, &self.k, case.type_k);
+        let v_rows = rows(&args.v, v_bytes, case.type_v);
         for batch in 0..case.batches {
             let kv_batch = batch / (case.batches / case.batches_kv);
             for token in 0..case.tokens {
@@ -241,15 +256,8 @@ impl Data {
                         if mask == f64::NEG_INFINITY {
                             continue;
                         }
-                        let k = row(
-                            &args.k,
-                            &self.k,
-                            case.type_k,
-                            cell,
-                            head / (case.heads / case.heads_k),
-                            kv_batch,
-                        );
-                        let dot: f64 = q.iter().zip(&k).map(|(q, k)| f64::from(*q) * k).sum();
+                        let k = &k_rows[index(&args.k, cell, head, kv_batch)];
+                        let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum();
                         let mut logit = dot * f64::from(args.scale);
                         if case.softcap != 0.0 {
                             logit =
@@ -269,8 +277,7 @@ impl Data {
                     for (cell, logit) in logits {
                         let weight = (logit - largest).exp();
                         total += weight;
-                        let per_v = case.heads / args.v.ne[2];
-                        let v = row(&args.v, v_bytes, case.type_v, cell, head / per_v, kv_batch);
+                        let v = &v_rows[index(&args.v, cell, head, kv_batch)];
                         out.iter_mut().zip(v).for_each(|(out, v)| *out += weight * v);
                     }
                     dst.extend(out.iter().map(|x| if total == 0.0 { 0.0 } else { x / total }));
