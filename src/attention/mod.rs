@@ -11,6 +11,8 @@ mod rows;
 mod scratch;
 mod simd;
 mod softmax;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 #[cfg(target_arch = "x86_64")]

@@ -1,0 +1,154 @@
+//! Kernels of every table that this machine runs, one by one.
+
+use half::f16;
+
+use super::softmax::{Hides, Logit};
+use super::{TILE, available};
+use crate::codec::{Block, QK, trellis};
+
+/// Words without a pattern.
+fn word(seed: u64) -> u64 {
+    let x = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (x ^ x >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+#[test]
+fn exp_is_within_its_bound_and_zero_far_below() {
+    for kernels in available() {
+        let mut largest = 0.0f64;
+        for start in (0..86_992).step_by(16) {
+            let mut x: [f32; 16] = std::array::from_fn(|i| -((start + i) as f32) * 1e-3);
+            let expected = x.map(|x| f64::from(x).exp());
+            // SAFETY: 16 floats, and the table is available.
+            unsafe { (kernels.exp_slice)(x.as_mut_ptr(), 16) };
+            for (x, expected) in x.iter().zip(expected) {
+                largest = largest.max((f64::from(*x) / expected - 1.0).abs());
+            }
+        }
+        assert!(largest < 3e-7, "{}: {largest}", kernels.name);
+        let mut x = [0.0f32; 16];
+        x[1..5].copy_from_slice(&[f32::NEG_INFINITY, -87.1, -1e30, -f32::MAX]);
+        // SAFETY: 16 floats, and the table is available.
+        unsafe { (kernels.exp_slice)(x.as_mut_ptr(), 16) };
+        assert_eq!(x[..6], [1.0, 0.0, 0.0, 0.0, 0.0, 1.0], "{}", kernels.name);
+    }
+}
+
+#[test]
+fn softcap_follows_tanh() {
+    for kernels in available() {
+        let x: [f32; TILE] = std::array::from_fn(|i| (i as f32 - 32.0) * 3.1);
+        for cap in [1.0f32, 30.0] {
+            let mut row = x;
+            let logit = Logit { scale: 1.0 / cap, cap, slope: 1.0 };
+            // SAFETY: 64 floats, no mask, and the table is available.
+            let largest = unsafe { (kernels.logits)(row.as_mut_ptr(), std::ptr::null(), &logit) };
+            for (got, x) in row.iter().zip(x) {
+                let expected = f64::from(cap) * (f64::from(x) / f64::from(cap)).tanh();
+                let error = (f64::from(*got) - expected).abs();
+                assert!(error < 3e-7 * f64::from(cap), "{}: cap {cap}: {error}", kernels.name);
+            }
+            assert_eq!(largest, row.iter().fold(f32::MIN, |a, &b| a.max(b)));
+        }
+    }
+}
+
+#[test]
+fn masks_are_classified() {
+    let row = |f: fn(usize) -> f32| {
+        std::array::from_fn::<u16, TILE, _>(|i| f16::from_f32(f(i)).to_bits())
+    };
+    for kernels in available() {
+        for (mask, expected) in [
+            (row(|_| f32::NEG_INFINITY), Hides::All),
+            (row(|_| 0.0), Hides::None),
+            (row(|i| if i == 63 { 0.0 } else { f32::NEG_INFINITY }), Hides::Some),
+            (row(|i| if i == 1 { f32::NEG_INFINITY } else { 0.0 }), Hides::Some),
+            (row(|i| if i == 40 { 0.5 } else { 0.0 }), Hides::Some),
+            (row(|i| -(i as f32) * 6e-8), Hides::Some),
+        ] {
+            let mut out = [f32::NAN; TILE];
+            // SAFETY: 64 elements each, and the table is available.
+            let hides = unsafe { (kernels.mask_row)(out.as_mut_ptr(), mask.as_ptr()) };
+            assert_eq!(hides, expected, "{}", kernels.name);
+            assert_eq!(out, mask.map(|x| f16::from_bits(x).to_f32()), "{}", kernels.name);
+        }
+    }
+}
+
+fn levels<const K: usize>(table: usize) {
+    // An odd stride, as blocks of other heads lie between.
+    let stride = Block::<K>::BYTES + 1;
+    for n in [1, 7, 64] {
+        let bytes: Vec<u8> = (0..n * stride).map(|i| (word(i as u64) >> 40) as u8 & 0x7b).collect();
+        let blocks: Vec<_> = (0..n)
+            .map(|i| Block::<K>::from_bytes(&bytes[i * stride..][..Block::<K>::BYTES]))
+            .collect();
+        for kernels in available() {
+            let (mut out, mut scales) = ([0i8; TILE * QK], [0.0f32; TILE]);
+            // SAFETY: `n` cells, room for 64, and the table is available.
+            unsafe {
+                (kernels.levels[table])(
+                    bytes.as_ptr(),
+                    stride,
+                    n,
+                    out.as_mut_ptr(),
+                    scales.as_mut_ptr(),
+                );
+            }
+            for (i, block) in blocks.iter().enumerate() {
+                let expected = trellis::decode(block);
+                for (place, &value) in kernels.order.iter().enumerate() {
+                    assert_eq!(
+                        out[i * QK + place],
+                        expected[usize::from(value)],
+                        "{}",
+                        kernels.name
+                    );
+                }
+                assert_eq!(scales[i], block.scale(), "{}", kernels.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn levels_come_in_the_stated_order() {
+    levels::<2>(0);
+    levels::<3>(1);
+    levels::<4>(2);
+}
+
+#[test]
+fn tiles_are_packed_alike() {
+    let levels: Vec<i8> = (0..TILE * QK).map(|i| (word(i as u64) >> 50) as i8).collect();
+    let floats: Vec<f32> = levels.iter().map(|&x| f32::from(x)).collect();
+    for kernels in available() {
+        let (mut k, mut v) = (vec![0i16; TILE * QK], vec![0i16; TILE * QK]);
+        let mut transposed = vec![0.0f32; TILE * QK];
+        // SAFETY: 64 x 64 elements each, and the table is available.
+        unsafe {
+            (kernels.pack_k)(levels.as_ptr(), k.as_mut_ptr());
+            (kernels.pack_v)(levels.as_ptr(), v.as_mut_ptr());
+            (kernels.transpose)(floats.as_ptr(), transposed.as_mut_ptr());
+        }
+        for cell in 0..TILE {
+            for value in 0..QK {
+                let level = levels[cell * QK + value];
+                assert_eq!(
+                    k[(value / 2 * TILE + cell) * 2 + value % 2],
+                    i16::from(level),
+                    "{}",
+                    kernels.name
+                );
+                assert_eq!(
+                    v[(cell / 2 * QK + value) * 2 + cell % 2],
+                    i16::from(level),
+                    "{}",
+                    kernels.name
+                );
+                assert_eq!(transposed[value * TILE + cell], f32::from(level), "{}", kernels.name);
+            }
+        }
+    }
+}
