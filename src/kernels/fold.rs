@@ -29,10 +29,7 @@ pub(super) struct Table<const K: usize>;
 
 impl<const K: usize> Table<K> {
     pub(super) const BYTES: [i8; 16] = {
-        assert!(
-            is_antisymmetric(levels(K)),
-            "the sign plane needs an antisymmetric table"
-        );
+        assert!(is_antisymmetric(levels(K)), "the sign plane needs an antisymmetric table");
         table::<K>()
     };
 }
@@ -61,15 +58,7 @@ pub(super) fn fold<const K: usize>(block: &Block<K>) -> ([u64; 4], u64) {
         3 => ([z0, z1, block.plane(1), block.plane(2)], 0),
         _ => {
             let sign = block.plane(3);
-            (
-                [
-                    z0 ^ sign,
-                    z1 ^ sign,
-                    block.plane(1) ^ sign,
-                    block.plane(2) ^ sign,
-                ],
-                sign,
-            )
+            ([z0 ^ sign, z1 ^ sign, block.plane(1) ^ sign, block.plane(2) ^ sign], sign)
         }
     }
 }
@@ -94,23 +83,11 @@ mod tests {
     #[test]
     fn folded_planes_and_table_give_the_levels() {
         for seed in 0..64u64 {
-            let word = |k: u64| {
-                (seed * 4 + k + 1)
-                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                    .to_le_bytes()
-            };
-            check(&Block {
-                scale: [0; 2],
-                planes: [word(0), word(1)],
-            });
-            check(&Block {
-                scale: [0; 2],
-                planes: [word(0), word(1), word(2)],
-            });
-            check(&Block {
-                scale: [0; 2],
-                planes: [word(0), word(1), word(2), word(3)],
-            });
+            let word =
+                |k: u64| (seed * 4 + k + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+            check(&Block { scale: [0; 2], planes: [word(0), word(1)] });
+            check(&Block { scale: [0; 2], planes: [word(0), word(1), word(2)] });
+            check(&Block { scale: [0; 2], planes: [word(0), word(1), word(2), word(3)] });
         }
     }
 }

@@ -29,9 +29,6 @@ impl BlockQ8_0 {
         let d = largest / 127.0;
         let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
         let qs = x.map(|x| (x * inverse).round().clamp(-127.0, 127.0) as i8);
-        Self {
-            d: f16::from_f32(d).to_le_bytes(),
-            qs,
-        }
+        Self { d: f16::from_f32(d).to_le_bytes(), qs }
     }
 }

@@ -40,11 +40,7 @@ pub fn magnitudes<const K: usize>(
     } else {
         negative(block)
     };
-    let magnitudes = if K < 4 {
-        (_mm256_abs_epi8(a), _mm256_abs_epi8(b))
-    } else {
-        (a, b)
-    };
+    let magnitudes = if K < 4 { (_mm256_abs_epi8(a), _mm256_abs_epi8(b)) } else { (a, b) };
     (magnitudes, (negate_where(y0, m), negate_where(y1, n)))
 }
 
@@ -62,12 +58,8 @@ fn negative<const K: usize>(block: &Block<K>) -> (__m256i, __m256i) {
     let sign = _mm256_set1_epi64x(block.plane(3) as i64);
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
     // Byte i of the lower half tests bit i % 8 of plane byte i / 8.
-    let spread = _mm256_setr_epi64x(
-        0,
-        0x0101_0101_0101_0101,
-        0x0202_0202_0202_0202,
-        0x0303_0303_0303_0303,
-    );
+    let spread =
+        _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
     let upper = _mm256_add_epi8(spread, _mm256_set1_epi8(4));
     let test = |spread| {
         let bits = _mm256_and_si256(_mm256_shuffle_epi8(sign, spread), bit);
@@ -83,10 +75,8 @@ fn lookup<const K: usize>(block: &Block<K>) -> (__m256i, __m256i) {
     let (index, _) = fold(block);
     // Pairs of bytes (plane 0, plane 1) of groups 0..8, then the groups in the order
     // 0 1 4 5 | 2 3 6 7 that the final unpack undoes.
-    let z = _mm_unpacklo_epi8(
-        _mm_cvtsi64_si128(index[0] as i64),
-        _mm_cvtsi64_si128(index[1] as i64),
-    );
+    let z =
+        _mm_unpacklo_epi8(_mm_cvtsi64_si128(index[0] as i64), _mm_cvtsi64_si128(index[1] as i64));
     let z = _mm256_permutevar8x32_epi32(
         _mm256_castsi128_si256(z),
         _mm256_setr_epi32(0, 2, 0, 0, 1, 3, 0, 0),

@@ -51,10 +51,7 @@ fn scales<const K: usize>(x: &Block<K>, [y0, y1]: &[BlockQ8_0; 2]) -> (__m256, _
     let y = _mm_cvtph_ps(_mm_cvtsi32_si128(half(y0.d) | half(y1.d) << 16));
     let x = _mm_cvtph_ps(_mm_cvtsi32_si128(half(x.scale)));
     let d = _mm_mul_ps(y, _mm_broadcastss_ps(x));
-    (
-        _mm256_broadcastss_ps(d),
-        _mm256_broadcastss_ps(_mm_movehdup_ps(d)),
-    )
+    (_mm256_broadcastss_ps(d), _mm256_broadcastss_ps(_mm_movehdup_ps(d)))
 }
 
 #[inline]

@@ -12,19 +12,11 @@ use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row};
 use crate::codec::Block;
 
 /// Haswell, Zen and later.
-pub(super) static AVX2: Kernels = Kernels {
-    name: "avx2",
-    turbo2: rows(),
-    turbo3: rows(),
-    turbo4: rows(),
-};
+pub(super) static AVX2: Kernels =
+    Kernels { name: "avx2", turbo2: rows(), turbo3: rows(), turbo4: rows() };
 /// Alder Lake, Zen 5 and later: `vpdpbusd` without AVX-512.
-pub(super) static AVX2_VNNI: Kernels = Kernels {
-    name: "avx2-vnni",
-    turbo2: rows_vnni(),
-    turbo3: rows_vnni(),
-    turbo4: rows_vnni(),
-};
+pub(super) static AVX2_VNNI: Kernels =
+    Kernels { name: "avx2-vnni", turbo2: rows_vnni(), turbo3: rows_vnni(), turbo4: rows_vnni() };
 
 /// Whether this processor runs [`AVX2`].
 pub(super) fn has_avx2() -> bool {
@@ -39,23 +31,15 @@ pub(super) fn has_avx2_vnni() -> bool {
 }
 
 const fn rows<const K: usize>() -> RowKernels<K> {
-    RowKernels {
-        quantize_row,
-        dequantize_row,
-        vec_dot_q8_0,
-    }
+    RowKernels { quantize_row, dequantize_row, vec_dot_q8_0 }
 }
 
 const fn rows_vnni<const K: usize>() -> RowKernels<K> {
-    RowKernels {
-        vec_dot_q8_0: vec_dot_q8_0_vnni,
-        ..rows()
-    }
+    RowKernels { vec_dot_q8_0: vec_dot_q8_0_vnni, ..rows() }
 }
 
-/// Also for AVX-512, whose processors all have AVX2.
-pub(super) fn quantize_row<const K: usize>(x: &[f32], blocks: &mut [Block<K>]) -> u64 {
-    // SAFETY: reached through tables only that are handed out after `has_avx2` (or `has_avx512`).
+fn quantize_row<const K: usize>(x: &[f32], blocks: &mut [Block<K>]) -> u64 {
+    // SAFETY: reached through the tables above only, which are handed out after `has_avx2`.
     unsafe { encode::quantize_row(x, blocks) }
 }
 

@@ -15,11 +15,7 @@ use crate::kernels::fold::{Table, fold};
 #[target_feature(enable = "avx512f,avx512bw")]
 pub fn levels<const K: usize>(block: &Block<K>) -> __m512i {
     let (x, sign) = lookup(block);
-    if K < 4 {
-        x
-    } else {
-        _mm512_mask_subs_epi8(x, !sign, _mm512_setzero_si512(), x)
-    }
+    if K < 4 { x } else { _mm512_mask_subs_epi8(x, !sign, _mm512_setzero_si512(), x) }
 }
 
 /// Magnitudes as uint8 and `y`'s values with the levels' signs: what `maddubs` and `dpbusd` multiply.
@@ -32,10 +28,7 @@ pub fn magnitudes<const K: usize>(block: &Block<K>, y: __m512i) -> (__m512i, __m
     let (x, sign) = lookup(block);
     let negative = if K < 4 { _mm512_movepi8_mask(x) } else { !sign };
     let magnitude = if K < 4 { _mm512_abs_epi8(x) } else { x };
-    (
-        magnitude,
-        _mm512_mask_subs_epi8(y, negative, _mm512_setzero_si512(), y),
-    )
+    (magnitude, _mm512_mask_subs_epi8(y, negative, _mm512_setzero_si512(), y))
 }
 
 /// Table entries of all 64 values (levels, or magnitudes for turbo4), and turbo4's sign plane.

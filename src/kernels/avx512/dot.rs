@@ -41,10 +41,7 @@ vec_dot!(vec_dot_q8_0_vnni, "avx512f,avx512bw,avx512vnni", |x, y| {
 fn quants([y0, y1]: &[BlockQ8_0; 2]) -> __m512i {
     // SAFETY: each `qs` has 32 bytes, and the loads take any alignment.
     let (y0, y1) = unsafe {
-        (
-            _mm256_loadu_si256(y0.qs.as_ptr().cast()),
-            _mm256_loadu_si256(y1.qs.as_ptr().cast()),
-        )
+        (_mm256_loadu_si256(y0.qs.as_ptr().cast()), _mm256_loadu_si256(y1.qs.as_ptr().cast()))
     };
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(y0), y1)
 }

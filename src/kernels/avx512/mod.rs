@@ -3,30 +3,24 @@
 pub mod decode;
 mod dequantize;
 mod dot;
+mod encode;
+mod search;
 
 use std::arch::is_x86_feature_detected;
 
-use super::{BlockQ8_0, avx2, Kernels, RowKernels, check_dot, check_row};
+use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row};
 use crate::codec::Block;
 
 /// Skylake-X.
-pub(super) static AVX512: Kernels = Kernels {
-    name: "avx512",
-    turbo2: rows(),
-    turbo3: rows(),
-    turbo4: rows(),
-};
+pub(super) static AVX512: Kernels =
+    Kernels { name: "avx512", turbo2: rows(), turbo3: rows(), turbo4: rows() };
 /// Cascade Lake, Ice Lake, Zen 4 and later.
-pub(super) static AVX512_VNNI: Kernels = Kernels {
-    name: "avx512-vnni",
-    turbo2: rows_vnni(),
-    turbo3: rows_vnni(),
-    turbo4: rows_vnni(),
-};
+pub(super) static AVX512_VNNI: Kernels =
+    Kernels { name: "avx512-vnni", turbo2: rows_vnni(), turbo3: rows_vnni(), turbo4: rows_vnni() };
 
 /// Whether this processor runs [`AVX512`].
 pub(super) fn has_avx512() -> bool {
-    avx2::has_avx2() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
 }
 
 /// Whether this processor runs [`AVX512_VNNI`].
@@ -35,18 +29,16 @@ pub(super) fn has_avx512_vnni() -> bool {
 }
 
 const fn rows<const K: usize>() -> RowKernels<K> {
-    RowKernels {
-        quantize_row: avx2::quantize_row,
-        dequantize_row,
-        vec_dot_q8_0,
-    }
+    RowKernels { quantize_row, dequantize_row, vec_dot_q8_0 }
 }
 
 const fn rows_vnni<const K: usize>() -> RowKernels<K> {
-    RowKernels {
-        vec_dot_q8_0: vec_dot_q8_0_vnni,
-        ..rows()
-    }
+    RowKernels { vec_dot_q8_0: vec_dot_q8_0_vnni, ..rows() }
+}
+
+fn quantize_row<const K: usize>(x: &[f32], blocks: &mut [Block<K>]) -> u64 {
+    // SAFETY: reached through the tables above only, which are handed out after `has_avx512`.
+    unsafe { encode::quantize_row(x, blocks) }
 }
 
 fn dequantize_row<const K: usize>(blocks: &[Block<K>], out: &mut [f32]) {

@@ -66,10 +66,7 @@ fn indices([p0, p1, p2, p3]: [u64; 4]) -> [uint8x16_t; 4] {
         let x = vreinterpretq_u8_u16(x);
         let low = vreinterpretq_u32_u8(vandq_u8(x, vdupq_n_u8(15)));
         let high = vreinterpretq_u32_u8(vshrq_n_u8::<4>(x));
-        (
-            vreinterpretq_u8_u32(vzip1q_u32(low, high)),
-            vreinterpretq_u8_u32(vzip2q_u32(low, high)),
-        )
+        (vreinterpretq_u8_u32(vzip1q_u32(low, high)), vreinterpretq_u8_u32(vzip2q_u32(low, high)))
     };
     let (a, b) = split(vzip1q_u16(j01, j23));
     let (c, d) = split(vzip2q_u16(j01, j23));

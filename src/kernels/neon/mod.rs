@@ -3,20 +3,17 @@
 pub mod decode;
 mod dequantize;
 mod dot;
+mod encode;
+mod search;
 
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row, quantize_row_with};
+use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row};
 use crate::codec::Block;
-use crate::codec::encode::encode;
 
 /// Any ARMv8.
-pub(super) static NEON: Kernels = Kernels {
-    name: "neon",
-    turbo2: rows(),
-    turbo3: rows(),
-    turbo4: rows(),
-};
+pub(super) static NEON: Kernels =
+    Kernels { name: "neon", turbo2: rows(), turbo3: rows(), turbo4: rows() };
 /// ARMv8.2 with `sdot`: Apple M1, Neoverse N1, Cortex-A76 and later.
 pub(super) static NEON_DOTPROD: Kernels = Kernels {
     name: "neon-dotprod",
@@ -36,18 +33,16 @@ pub(super) fn has_neon_dotprod() -> bool {
 }
 
 const fn rows<const K: usize>() -> RowKernels<K> {
-    RowKernels {
-        quantize_row: |x, blocks| quantize_row_with(x, blocks, encode),
-        dequantize_row,
-        vec_dot_q8_0,
-    }
+    RowKernels { quantize_row, dequantize_row, vec_dot_q8_0 }
 }
 
 const fn rows_dotprod<const K: usize>() -> RowKernels<K> {
-    RowKernels {
-        vec_dot_q8_0: vec_dot_q8_0_dotprod,
-        ..rows()
-    }
+    RowKernels { vec_dot_q8_0: vec_dot_q8_0_dotprod, ..rows() }
+}
+
+fn quantize_row<const K: usize>(x: &[f32], blocks: &mut [Block<K>]) -> u64 {
+    // SAFETY: reached through the tables above only, which are handed out after `has_neon`.
+    unsafe { encode::quantize_row(x, blocks) }
 }
 
 fn dequantize_row<const K: usize>(blocks: &[Block<K>], out: &mut [f32]) {

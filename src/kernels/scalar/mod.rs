@@ -10,12 +10,8 @@ use crate::codec::encode::encode;
 use crate::codec::{Block, QK};
 
 /// The portable kernels.
-pub(super) static KERNELS: Kernels = Kernels {
-    name: "scalar",
-    turbo2: rows(),
-    turbo3: rows(),
-    turbo4: rows(),
-};
+pub(super) static KERNELS: Kernels =
+    Kernels { name: "scalar", turbo2: rows(), turbo3: rows(), turbo4: rows() };
 
 const fn rows<const K: usize>() -> RowKernels<K> {
     RowKernels {
@@ -38,11 +34,7 @@ pub fn levels<const K: usize>(block: &Block<K>) -> [i8; QK] {
         let sign = byte(sign);
         for (e, out) in out.iter_mut().enumerate() {
             let level = Table::<K>::BYTES[(word >> (8 * (e % 4) + e / 4 * 4) & 15) as usize];
-            *out = if K == 4 && sign >> e & 1 == 0 {
-                -level
-            } else {
-                level
-            };
+            *out = if K == 4 && sign >> e & 1 == 0 { -level } else { level };
         }
     }
     out
@@ -68,10 +60,8 @@ fn vec_dot_q8_0<const K: usize>(x: &[Block<K>], y: &[BlockQ8_0]) -> f32 {
     for (x, [y0, y1]) in x.iter().zip(y.as_chunks::<2>().0) {
         let levels = levels(x);
         let dot = |at: usize, y: &BlockQ8_0| {
-            let products = levels[at..]
-                .iter()
-                .zip(&y.qs)
-                .map(|(&l, &q)| i32::from(l) * i32::from(q));
+            let products =
+                levels[at..].iter().zip(&y.qs).map(|(&l, &q)| i32::from(l) * i32::from(q));
             products.sum::<i32>() as f32
         };
         sum += x.scale() * (y0.d() * dot(0, y0) + y1.d() * dot(32, y1));
