@@ -20,9 +20,9 @@ pub fn generate(root: &Path, src: &Path) -> Result<()> {
         .allowlist_function("ggml_backend_load_all|ggml_backend_dev_.*|ggml_backend_reg_name")
         .allowlist_function("ggml_type_name|ggml_type_size|ggml_blck_size|ggml_row_size|ggml_log_set")
         .allowlist_type("ggml_type|ggml_log_level|ggml_log_callback")
-        // va_list and FILE differ between systems, and nothing of ours takes them.
-        .blocklist_type("_IO_FILE|FILE|__va_list_tag|va_list")
+        // FILE differs between systems, and nothing of ours takes it.
         .blocklist_function("llama_.*_from_file_ptr")
+        .blocklist_type("_IO_.*|FILE|__off.*_t")
         .opaque_type("ggml_tensor|ggml_cgraph|ggml_context")
         .newtype_enum("ggml_type")
         .prepend_enum_name(false)
