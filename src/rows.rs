@@ -40,7 +40,7 @@ pub enum RowError {
 
 /// Bytes of a row of `len` values. Errors: [`RowError::BadRowLength`].
 pub const fn row_bytes(ty: TurboType, len: usize) -> Result<usize, RowError> {
-    if len % QK != 0 {
+    if !len.is_multiple_of(QK) {
         return Err(RowError::BadRowLength { len });
     }
     Ok(len / QK * ty.block_bytes())
@@ -117,7 +117,7 @@ fn check_rows(
     bytes: usize,
 ) -> Result<usize, RowError> {
     let row_bytes = row_bytes(ty, row_len)?;
-    if row_len == 0 && values != 0 || row_len != 0 && values % row_len != 0 {
+    if row_len == 0 && values != 0 || row_len != 0 && !values.is_multiple_of(row_len) {
         return Err(RowError::BadRowCount { len: values, row_len });
     }
     check(ty, values, bytes)?;
