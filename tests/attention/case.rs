@@ -293,21 +293,22 @@ pub fn run_threads(problem: &Problem, threads: usize, kernels: &'static Kernels,
     struct Shared<'a>(&'a Problem, *mut u8);
     // SAFETY: `flash_attn` is made to be called by several threads with the same problem and work buffer.
     unsafe impl Sync for Shared<'_> {}
-    let (bytes, barrier) = (work.len(), Barrier::new(threads));
+    let (bytes, barrier) = (work.len(), &Barrier::new(threads));
     let shared = &Shared(problem, work.as_mut_ptr());
-    let barrier = &barrier;
+    let run = move |index| {
+        let wait = || {
+            barrier.wait();
+        };
+        let (work, work_bytes) = (shared.1, bytes);
+        let thread = Thread { index, threads, work, work_bytes, barrier: &wait };
+        // SAFETY: the tensors of `Data` and the buffers outlive the call.
+        unsafe { attention::flash_attn(shared.0, &thread, kernels) }.unwrap();
+    };
     std::thread::scope(|scope| {
-        for index in 0..threads {
-            scope.spawn(move || {
-                let wait = || {
-                    barrier.wait();
-                };
-                let thread =
-                    Thread { index, threads, work: shared.1, work_bytes: bytes, barrier: &wait };
-                // SAFETY: the tensors of `Data` and the buffers outlive the scope.
-                unsafe { attention::flash_attn(shared.0, &thread, kernels) }.unwrap();
-            });
+        for index in 1..threads {
+            scope.spawn(move || run(index));
         }
+        run(0);
     });
 }
 
