@@ -1,0 +1,158 @@
+//! The programs, as a user runs them: what they list, what they refuse and how, a real answer.
+#![cfg(feature = "llama")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::gguf::write_tiny_model;
+use common::models;
+use common::process::{Finished, run};
+
+const CLI: &str = env!("CARGO_BIN_EXE_llama-cli");
+const COMPLETION: &str = env!("CARGO_BIN_EXE_llama-completion");
+const BENCH: &str = env!("CARGO_BIN_EXE_llama-bench");
+const SERVER: &str = env!("CARGO_BIN_EXE_llama-server");
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs a tool on a model with a short prompt.
+fn complete(tool: &str, model: &str, args: &[&str], env: &[(&str, &str)]) -> Finished {
+    let (prompt, mode) = match tool {
+        CLI => ("What is the capital of France?", "-st"),
+        _ => ("The capital of France is", "-no-cnv"),
+    };
+    let mut all = vec!["-m", model, "-p", prompt, mode, "--simple-io", "-n", "12", "-c", "256"];
+    all.extend(["-t", "1", "--temp", "0", "--no-warmup"]);
+    all.extend(args);
+    run(tool, &all, env, LIMIT)
+}
+
+/// A tiny model in a temporary folder.
+fn tiny(head_dim: u64) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join(format!("head-dim-{head_dim}.gguf"));
+    write_tiny_model(&file, head_dim);
+    let file = file.to_str().expect("a path in UTF-8").to_string();
+    (dir, file)
+}
+
+#[test]
+fn help_lists_the_types_for_both_models() {
+    for tool in [CLI, COMPLETION, SERVER] {
+        let help = run(tool, &["--help"], &[], LIMIT);
+        help.assert_success();
+        for flag in ["k TYPE", "v TYPE", "k-draft TYPE", "v-draft TYPE"] {
+            let flag = format!("--cache-type-{flag}");
+            let (_, after) = help.stdout.split_once(&flag).unwrap_or_else(|| panic!("no {flag}"));
+            let (values, _) = after.split_once("(default").expect("a default value");
+            for name in ["f16", "q8_0", "turbo2", "turbo3", "turbo4"] {
+                assert!(values.contains(name), "{flag} without {name}: {values}");
+            }
+        }
+    }
+    let help = run(BENCH, &["--help"], &[], LIMIT);
+    help.assert_success();
+    for name in ["turbo2", "turbo3", "turbo4"] {
+        assert!(help.text().contains(name), "llama-bench --help does not list {name}");
+    }
+}
+
+#[test]
+fn an_unknown_type_is_refused() {
+    let (_dir, model) = tiny(64);
+    for tool in [CLI, COMPLETION] {
+        complete(tool, &model, &["-ctk", "turbo9"], &[]).assert_refused(&["turbo9"]);
+        complete(tool, &model, &["-ctv", "turbo9"], &[]).assert_refused(&["turbo9"]);
+    }
+    // llama-bench names the flag, not the value.
+    run(BENCH, &["-m", &model, "-ctk", "turbo9"], &[], LIMIT).assert_refused(&["invalid", "-ctk"]);
+}
+
+#[test]
+fn a_truncated_model_is_refused() {
+    let (_dir, model) = tiny(64);
+    let bytes = std::fs::read(&model).expect("written");
+    for n in [bytes.len() / 2, 1000, 10, 0] {
+        std::fs::write(&model, &bytes[..n]).expect("written");
+        for tool in [CLI, COMPLETION] {
+            complete(tool, &model, &["-ctk", "turbo4", "-ctv", "turbo2"], &[])
+                .assert_refused(&["load"]);
+        }
+    }
+}
+
+#[test]
+fn turbo_v_without_flash_attention_is_refused() {
+    let (_dir, model) = tiny(64);
+    for tool in [CLI, COMPLETION] {
+        complete(tool, &model, &["-ctv", "turbo2", "-fa", "off"], &[])
+            .assert_refused(&["turbo2 requires flash attention", "-fa on"]);
+    }
+}
+
+#[test]
+fn head_dim_80_is_refused() {
+    let (_dir, model) = tiny(80);
+    for tool in [CLI, COMPLETION] {
+        for flag in ["-ctk", "-ctv"] {
+            complete(tool, &model, &[flag, "turbo4"], &[]).assert_refused(&[
+                "turbo4 needs a head_dim that is a multiple of 64",
+                "80",
+                "f16",
+            ]);
+        }
+    }
+    // The model itself is fine.
+    complete(COMPLETION, &model, &[], &[]).assert_success();
+}
+
+#[test]
+fn tiny_models_of_other_head_dims_run() {
+    for head_dim in [64, 128, 192, 256] {
+        let (_dir, model) = tiny(head_dim);
+        complete(COMPLETION, &model, &["-ctk", "turbo3", "-ctv", "turbo4"], &[]).assert_success();
+    }
+}
+
+#[test]
+fn rotation_switched_off_is_refused() {
+    let (_dir, model) = tiny(64);
+    let off = [("LLAMA_ATTN_ROT_DISABLE", "1")];
+    for tool in [CLI, COMPLETION] {
+        for flag in ["-ctk", "-ctv"] {
+            complete(tool, &model, &[flag, "turbo4"], &off)
+                .assert_refused(&["turbo4", "LLAMA_ATTN_ROT_DISABLE"]);
+        }
+    }
+    complete(COMPLETION, &model, &["-ctk", "q8_0"], &off).assert_success();
+}
+
+#[test]
+fn a_real_answer() {
+    let model = models::path("smollm2");
+    let model = model.to_str().expect("a path in UTF-8");
+    for tool in [COMPLETION, CLI] {
+        let answer = complete(tool, model, &["-ctk", "turbo4", "-ctv", "turbo2"], &[]);
+        answer.assert_success();
+        assert!(answer.stdout.contains("Paris"), "{tool}: {}", answer.text());
+    }
+}
+
+#[test]
+fn bench_runs_every_type() {
+    let (_dir, model) = tiny(64);
+    let args = ["-m", &model, "-ctk", "turbo4,turbo3,turbo2", "-ctv", "turbo4,turbo2", "-fa", "1"];
+    let bench = run(
+        BENCH,
+        &[&args[..], &["-p", "16", "-n", "4", "-r", "1", "-t", "2", "-o", "csv"]].concat(),
+        &[],
+        LIMIT,
+    );
+    bench.assert_success();
+    for k in ["turbo4", "turbo3", "turbo2"] {
+        for v in ["turbo4", "turbo2"] {
+            let types = format!("\"{k}\",\"{v}\"");
+            assert_eq!(bench.stdout.matches(&types).count(), 2, "{types}: {}", bench.text());
+        }
+    }
+}

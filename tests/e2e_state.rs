@@ -1,0 +1,244 @@
+//! Saved states, shifted contexts and copied sequences of turbo caches.
+#![cfg(feature = "llama")]
+
+mod common;
+
+use common::engine::{Context, Entry, Model, Options, logged, type_name};
+use common::models::{gemma, smollm2};
+use common::stats::kld;
+use common::{F16, Q8_0, TEXT, TURBO2, TURBO3, TURBO4};
+use llama_turboquant::llama::sys::{self, ggml_type};
+
+const PAIRS: [(ggml_type, ggml_type); 4] =
+    [(TURBO4, TURBO2), (TURBO3, TURBO3), (Q8_0, TURBO3), (TURBO4, F16)];
+/// Tokens that are generated from a restored state.
+const N_MORE: usize = 12;
+
+fn save(context: &Context) -> Vec<u8> {
+    // SAFETY: the buffer is as long as the context says.
+    unsafe {
+        let mut state = vec![0; sys::llama_state_get_size(context.raw())];
+        let n = sys::llama_state_get_data(context.raw(), state.as_mut_ptr(), state.len());
+        assert!(n > 0 && n <= state.len(), "saved {n} bytes of {}", state.len());
+        state.truncate(n);
+        state
+    }
+}
+
+fn save_seq(context: &Context, seq: i32) -> Vec<u8> {
+    // SAFETY: the buffer is as long as the context says.
+    unsafe {
+        let mut state = vec![0; sys::llama_state_seq_get_size(context.raw(), seq)];
+        let n = sys::llama_state_seq_get_data(context.raw(), state.as_mut_ptr(), state.len(), seq);
+        assert_eq!(n, state.len());
+        state
+    }
+}
+
+/// Bytes read, 0 if the state was refused; and what was logged.
+fn restore(context: &mut Context, state: &[u8]) -> (usize, String) {
+    // SAFETY: the buffer is as long as stated.
+    logged(|| unsafe { sys::llama_state_set_data(context.raw(), state.as_ptr(), state.len()) })
+}
+
+fn restore_seq(context: &mut Context, state: &[u8], seq: i32) -> (usize, String) {
+    // SAFETY: the buffer is as long as stated.
+    logged(|| unsafe {
+        sys::llama_state_seq_set_data(context.raw(), state.as_ptr(), state.len(), seq)
+    })
+}
+
+fn label(pair: (ggml_type, ggml_type)) -> String {
+    format!("{}/{}", type_name(pair.0), type_name(pair.1))
+}
+
+fn context(model: &Model, options: Options) -> Context<'_> {
+    Context::new(model, options).expect("a context")
+}
+
+#[test]
+fn a_restored_state_continues_with_the_same_tokens() {
+    for model in [smollm2(), gemma()] {
+        let tokens = model.tokenize(TEXT);
+        let (last, prompt) = tokens.split_last().expect("a text");
+        let n = prompt.len();
+        for pair in PAIRS {
+            let mut first = context(model, Options::new(pair));
+            first.prefill(prompt, 0, 0);
+            let state = save(&first);
+            let logits = first.prefill(&[*last], n, 0);
+            let expected = first.greedy(logits.clone(), n + 1, 0, N_MORE);
+
+            let mut second = context(model, Options::new(pair));
+            let (read, log) = restore(&mut second, &state);
+            assert_eq!(read, state.len(), "{log}");
+            let restored = second.prefill(&[*last], n, 0);
+            assert_eq!(restored, logits, "same cells, same sums: {}", label(pair));
+            assert_eq!(second.greedy(restored, n + 1, 0, N_MORE), expected);
+        }
+    }
+}
+
+#[test]
+fn a_restored_sequence_continues_with_the_same_tokens() {
+    for model in [smollm2(), gemma()] {
+        let tokens = model.tokenize(TEXT);
+        let (last, prompt) = tokens.split_last().expect("a text");
+        let n = prompt.len();
+        for pair in PAIRS {
+            let options = Options { n_seq: 2, n_ctx: 1024, ..Options::new(pair) };
+            let mut first = context(model, options);
+            first.prefill(prompt, 0, 0);
+            let state = save_seq(&first, 0);
+            let logits = first.prefill(&[*last], n, 0);
+            let expected = first.greedy(logits, n + 1, 0, N_MORE);
+
+            let mut second = context(model, options);
+            let (read, log) = restore_seq(&mut second, &state, 1);
+            assert_eq!(read, state.len(), "{log}");
+            let logits = second.prefill(&[*last], n, 1);
+            assert_eq!(second.greedy(logits, n + 1, 1, N_MORE), expected, "{}", label(pair));
+        }
+    }
+}
+
+#[test]
+fn a_state_of_other_types_is_refused() {
+    let model = smollm2();
+    let tokens = model.tokenize(TEXT);
+    let mut saved = context(model, Options::new((TURBO4, TURBO2)));
+    saved.prefill(&tokens, 0, 0);
+    let (state, seq_state) = (save(&saved), save_seq(&saved, 0));
+
+    for (pair, cache, was, is) in [
+        ((TURBO3, TURBO2), "K cache", "turbo4", "turbo3"),
+        ((F16, TURBO2), "K cache", "turbo4", "f16"),
+        ((TURBO4, TURBO4), "V cache", "turbo2", "turbo4"),
+        ((TURBO4, Q8_0), "V cache", "turbo2", "q8_0"),
+    ] {
+        let mut other = context(model, Options::new(pair));
+        for (read, log) in [restore(&mut other, &state), restore_seq(&mut other, &seq_state, 0)] {
+            assert_eq!(read, 0, "{}: {log}", label(pair));
+            for word in [cache, was, is] {
+                assert!(log.contains(word), "no {word:?} in: {log}");
+            }
+        }
+        // It still serves.
+        // SAFETY: the memory belongs to the context.
+        unsafe { sys::llama_memory_clear(other.memory(), true) };
+        assert!(other.prefill(&tokens, 0, 0).iter().all(|x| x.is_finite()));
+    }
+}
+
+#[test]
+fn a_state_of_f16_is_refused_by_turbo() {
+    let model = smollm2();
+    let mut saved = context(model, Options::new((F16, F16)));
+    saved.prefill(&model.tokenize(TEXT), 0, 0);
+    let state = save(&saved);
+    let (read, log) = restore(&mut context(model, Options::new((TURBO4, TURBO4))), &state);
+    assert_eq!(read, 0);
+    assert!(log.contains("f16") && log.contains("turbo4"), "{log}");
+}
+
+#[test]
+fn a_cut_state_is_refused() {
+    let model = smollm2();
+    let mut saved = context(model, Options::new((TURBO4, TURBO2)));
+    saved.prefill(&model.tokenize(TEXT), 0, 0);
+    let state = save(&saved);
+    for n in [0, 3, 100, state.len() / 2, state.len() - 1] {
+        let mut other = context(model, Options::new((TURBO4, TURBO2)));
+        let (read, log) = restore(&mut other, &state[..n]);
+        assert_eq!(read, 0, "{n} of {} bytes", state.len());
+        assert!(!log.is_empty());
+    }
+}
+
+/// Removes `n` cells behind the first `keep` and moves the others to the front.
+fn shift(context: &mut Context, keep: usize, n: usize) {
+    let at = |pos: usize| pos as sys::llama_pos;
+    // SAFETY: the memory belongs to the context.
+    unsafe {
+        assert!(sys::llama_memory_can_shift(context.memory()));
+        assert!(sys::llama_memory_seq_rm(context.memory(), 0, at(keep), at(keep + n)));
+        sys::llama_memory_seq_add(context.memory(), 0, at(keep + n), -1, -at(n));
+    }
+}
+
+#[test]
+fn a_shifted_context_stays_close_to_f16() {
+    for (model, name) in [(smollm2(), "SmolLM2"), (gemma(), "Gemma")] {
+        let tokens = model.tokenize(TEXT);
+        let n = tokens.len();
+        // Logits after the text, after a shift, and after eight more shifts of what was shifted.
+        let run = |pair| {
+            let mut context = context(model, Options::new(pair));
+            let before = context.prefill(&tokens[..n - 1], 0, 0);
+            shift(&mut context, 4, 32);
+            let after = context.prefill(&tokens[n - 1..], n - 1 - 32, 0);
+            let mut pos = n - 32;
+            for i in 0..8 {
+                shift(&mut context, 4, 2);
+                pos -= 2;
+                context.prefill(&tokens[n - 8 + i..][..1], pos, 0);
+                pos += 1;
+            }
+            let often = context.prefill(&tokens[n - 1..], pos, 0);
+            [before, after, often]
+        };
+        let exact = run((F16, F16));
+        // A shift decodes K, turns it and encodes it again: every one adds the type's own error. At
+        // 2 and 3 bits nine of them leave little but numbers.
+        let any = [f64::INFINITY; 3];
+        for (pair, limits) in [
+            ((Q8_0, Q8_0), [0.01, 0.05, 0.1]),
+            ((TURBO4, TURBO4), [0.3, 0.6, 1.0]),
+            ((TURBO4, TURBO2), [0.3, 0.8, 2.0]),
+            ((TURBO3, TURBO3), any),
+            ((TURBO2, TURBO2), any),
+        ] {
+            let klds: Vec<_> = exact.iter().zip(run(pair)).map(|(p, q)| kld(p, &q)).collect();
+            let report = format!("{name} {}: {klds:.4?}", label(pair));
+            println!("{report}");
+            assert!(klds.iter().zip(limits).all(|(&kld, limit)| kld <= limit), "{report}");
+        }
+    }
+}
+
+#[test]
+fn copied_sequences_decode_as_one_alone() {
+    let model = smollm2();
+    let tokens = model.tokenize(TEXT);
+    let n = tokens.len();
+    let endings =
+        ["Lisbon", "red", "nine", "the"].map(|word| *model.tokenize(word).last().expect("a token"));
+    for unified in [false, true] {
+        for pair in PAIRS {
+            let options = Options { n_seq: 4, n_ctx: 2048, unified, ..Options::new(pair) };
+            let mut together = context(model, options);
+            together.prefill(&tokens, 0, 0);
+            for seq in 1..4 {
+                // SAFETY: the memory belongs to the context.
+                unsafe { sys::llama_memory_seq_cp(together.memory(), 0, seq, -1, -1) };
+            }
+            let batch: Vec<_> = endings
+                .iter()
+                .zip(0..)
+                .map(|(&token, seq)| Entry { token, pos: n, seq, output: true })
+                .collect();
+            let logits = together.decode(&batch);
+            let mut alone = context(model, Options::new(pair));
+            alone.prefill(&tokens, 0, 0);
+            for (&ending, together) in endings.iter().zip(&logits) {
+                let kld = kld(&alone.prefill(&[ending], n, 0), together);
+                let report = format!("{}, unified {unified}: KLD {kld:.2e}", label(pair));
+                println!("{report}");
+                // One cache for all puts the cells elsewhere: sums in another order.
+                assert!(kld <= if unified { 0.1 } else { 1e-3 }, "{report}");
+                // SAFETY: the memory belongs to the context.
+                assert!(unsafe { sys::llama_memory_seq_rm(alone.memory(), 0, n as i32, -1) });
+            }
+        }
+    }
+}
