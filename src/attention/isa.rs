@@ -46,7 +46,7 @@ pub struct Kernels {
     /// See `softmax::exp_slice`.
     pub(super) exp_slice: unsafe fn(*mut f32, usize),
     /// See `softmax::weigh`.
-    pub(super) weigh: unsafe fn(*mut i16, *const f32, *const f32),
+    pub(super) weigh: unsafe fn(*mut i16, *const f32, *const f32) -> f32,
     /// See `softmax::scale`.
     pub(super) scale: unsafe fn(*mut f32, usize, f32),
     /// See `softmax::mask_row`.
@@ -71,7 +71,7 @@ macro_rules! kernels {
             kernels!(@wrap $($feature)?; softmax::logits::<$simd>, logits(row: *mut f32, mask: *const f32, logit: &Logit) -> f32);
             kernels!(@wrap $($feature)?; softmax::exp_row::<$simd>, exp_row(row: *mut f32, shift: f32) -> f32);
             kernels!(@wrap $($feature)?; softmax::exp_slice::<$simd>, exp_slice(x: *mut f32, n: usize) -> ());
-            kernels!(@wrap $($feature)?; softmax::weigh::<$simd>, weigh(dst: *mut i16, row: *const f32, weights: *const f32) -> ());
+            kernels!(@wrap $($feature)?; softmax::weigh::<$simd>, weigh(dst: *mut i16, row: *const f32, scales: *const f32) -> f32);
             kernels!(@wrap $($feature)?; softmax::scale::<$simd>, scale(x: *mut f32, n: usize, factor: f32) -> ());
             kernels!(@wrap $($feature)?; softmax::mask_row::<$simd>, mask_row(dst: *mut f32, src: *const u16) -> Hides);
             kernels!(@wrap $($feature)?; rows::to_f32::<$simd>, to_f32(ty: KvType, src: *const u8, n: usize, dst: *mut f32) -> ());

@@ -24,10 +24,8 @@ pub(super) struct Scratch {
     pub k_scale: *mut f32,
     /// V tiles, `[v_blocks]`, i16 or f32.
     pub v_tile: *mut u8,
-    /// Scales of V's cells in units of `v_unit`, `[v_blocks][64]`.
-    pub v_weight: *mut f32,
-    /// Largest V scale / 32767, `[v_blocks]`.
-    pub v_unit: *mut f32,
+    /// Scales of V's cells, `[v_blocks][64]`.
+    pub v_scale: *mut f32,
     /// A decoded block column, `[64][64]`: i8 levels, or floats.
     pub cells: *mut u8,
     /// Mask rows, `[rows][64]`.
@@ -87,8 +85,7 @@ impl Scratch {
             k_tile: carver.take(k_blocks * layout.k_tile_bytes),
             k_scale: carver.take(k_blocks * TILE),
             v_tile: carver.take(v_blocks * layout.v_tile_bytes),
-            v_weight: carver.take(v_blocks * TILE),
-            v_unit: carver.take(v_blocks),
+            v_scale: carver.take(v_blocks * TILE),
             cells: carver.take(TILE * TILE * size_of::<f32>()),
             mask: carver.take(rows * TILE),
             hides: carver.take(rows),

@@ -2,6 +2,7 @@
 
 use super::TILE;
 use super::simd::Simd;
+use super::worker::I16_MAX;
 
 /// How logits become what softmax takes.
 #[derive(Clone, Copy)]
@@ -30,6 +31,8 @@ const LN_2_LO: f32 = -2.121_944_4e-4;
 /// exp's polynomial on [-ln 2 / 2, ln 2 / 2], highest power first. Source: Cephes, `expf.c`.
 const EXP: [f32; 6] =
     [1.987_569_2e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+/// Below this, a row's weights are taken as 0.
+const WEIGHT_MIN: f32 = 1e-30;
 /// Below this, exp is subnormal; taken as 0.
 const EXP_MIN: f32 = -87.0;
 
@@ -121,17 +124,30 @@ pub(super) unsafe fn exp_slice<S: Simd>(x: *mut f32, n: usize) {
     }
 }
 
-/// `dst = round(row * weights)` for 64 values, |product| <= 32767.
+/// `dst = round(row * scales / unit)` for 64 values, where `unit` is the largest product / 32767; returns `unit`.
+///
+/// A row's own unit: what other rows see, and what a hidden cell holds, changes nothing.
 ///
 /// # Safety
 /// As [`Simd`]. All: 64 elements.
 #[inline(always)]
-pub(super) unsafe fn weigh<S: Simd>(dst: *mut i16, row: *const f32, weights: *const f32) {
-    // SAFETY: the loop covers 64 elements.
+pub(super) unsafe fn weigh<S: Simd>(dst: *mut i16, row: *const f32, scales: *const f32) -> f32 {
+    // SAFETY: both loops cover 64 elements.
     unsafe {
+        let product = |i| S::mul(S::load(row.add(i)), S::load(scales.add(i)));
+        let mut largest = S::splat(0.0);
         for i in (0..TILE).step_by(S::LANES) {
-            S::store_i16(dst.add(i), S::mul(S::load(row.add(i)), S::load(weights.add(i))));
+            let x = product(i);
+            largest = S::max(S::max(x, S::sub(S::splat(0.0), x)), largest);
         }
+        let largest = S::largest(largest);
+        // Below, the inverse is infinite.
+        let inverse = if largest > WEIGHT_MIN { I16_MAX / largest } else { 0.0 };
+        let factor = S::splat(inverse);
+        for i in (0..TILE).step_by(S::LANES) {
+            S::store_i16(dst.add(i), S::mul(product(i), factor));
+        }
+        largest / I16_MAX
     }
 }
 

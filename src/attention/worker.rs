@@ -1,7 +1,7 @@
 //! One thread's attention: a unit's rows against tiles of cells, by online softmax.
 //!
 //! Queries are i16 with one scale a row (error at most 2^-16 of the row's largest value), levels are i8,
-//! and their product is exact; so are weights, rounded to 1/32767 of the tile's largest, times V's levels.
+//! and their product is exact; so are weights, rounded to 1/32767 of the row's largest, times V's levels.
 //! All else is f32. Source: Milakov & Gimelshein 2018 (online softmax).
 
 use std::slice;
@@ -14,7 +14,7 @@ use super::scratch::{SUB_PADDED, Scratch};
 use super::softmax::{Hides, Logit};
 
 /// The largest i16 that is used: symmetric, so that a product of pairs cannot overflow.
-const I16_MAX: f32 = 32767.0;
+pub(super) const I16_MAX: f32 = 32767.0;
 /// f16's -infinity: a cell that is not seen.
 const HIDDEN: u16 = 0xfc00;
 
@@ -267,25 +267,17 @@ impl<'a> Worker<'a> {
             // SAFETY: `n` cells lie `stride` apart; the tile has room for every block.
             unsafe {
                 let out = self.s.v_tile.add(block * self.plan.layout.v_tile_bytes);
-                let weights = self.s.v_weight.add(block * TILE);
-                let unit = &mut *self.s.v_unit.add(block);
+                let scales = self.s.v_scale.add(block * TILE);
                 match ty {
                     KvType::Turbo(turbo) => {
                         let levels = self.kernels.levels[turbo.index_bits() - 2];
                         let src = src.wrapping_add(block * turbo.block_bytes());
-                        levels(src, stride, n, self.s.cells.cast(), weights);
+                        levels(src, stride, n, self.s.cells.cast(), scales);
                         (self.kernels.pack_v)(self.s.cells.cast(), out.cast());
-                        let weights = slice::from_raw_parts_mut(weights, TILE);
-                        weights[n..].fill(0.0);
-                        let largest =
-                            weights.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-                        let inverse = if largest > 0.0 { I16_MAX / largest } else { 0.0 };
-                        weights.iter_mut().for_each(|x| *x *= inverse);
-                        *unit = largest / I16_MAX;
+                        slice::from_raw_parts_mut(scales, TILE)[n..].fill(0.0);
                     }
                     _ => {
                         self.load_floats(ty, src, stride, n, block, self.problem.dv, out.cast());
-                        *unit = 1.0;
                     }
                 }
             }
@@ -429,13 +421,12 @@ impl<'a> Worker<'a> {
                 let tile = self.s.v_tile.add(block * layout.v_tile_bytes);
                 let out = self.s.out.add(row * ldo + block * TILE);
                 if self.v_is_turbo() {
-                    let unit = *self.s.v_unit.add(block);
                     for i in 0..n {
                         let logits = self.s.logits.add(i * TILE);
-                        (self.kernels.weigh)(
+                        let unit = (self.kernels.weigh)(
                             self.s.weights.add(i * TILE),
                             logits,
-                            self.s.v_weight.add(block * TILE),
+                            self.s.v_scale.add(block * TILE),
                         );
                         *self.s.factor.add(i) = *self.s.share.add(i) * unit;
                     }
