@@ -2,7 +2,7 @@
 //!
 //! For each of a few scales around the best guess, a Viterbi search finds a good path through the
 //! trellis; the winner is the path whose least-squares scale leaves the smallest error. The search
-//! is cheap because it runs on bytes: what a branch costs comes from a table ([`metric`]), path
+//! is cheap because it runs on bytes: what a branch costs comes from a table (`metric`), path
 //! costs are saturating `u8`, 64 states fill one vector register, and the scales run side by side.
 //!
 //! Everything except the Viterbi search itself is portable code shared by every ISA, in a fixed
