@@ -68,8 +68,7 @@ fn same_cells(name: &str, model: &Model, tolerance: fn(f64) -> f64) {
     }
 }
 
-/// Feeds `n` tokens in one batch, and one by one into a cache of its own. `tolerance` takes the sum
-/// of what both cost against f16.
+/// Feeds `n` tokens in one batch, and one by one into a cache of its own. `tolerance` as above.
 fn own_cells(name: &str, model: &Model, n: usize, tolerance: fn(f64) -> f64) {
     let entries = entries(&model.tokenize(TEXT)[..n]);
     let exact = context(model, Options::new((F16, F16))).decode(&entries);
@@ -84,7 +83,7 @@ fn own_cells(name: &str, model: &Model, n: usize, tolerance: fn(f64) -> f64) {
             label(name, pair)
         );
         println!("{report}");
-        assert!(mean <= tolerance(of_batch + of_single), "{report}");
+        assert!(mean <= tolerance(of_batch), "{report}");
     }
 }
 
@@ -93,10 +92,10 @@ fn smollm2_same_cells() {
     same_cells("SmolLM2", smollm2(), |_| EQUAL);
 }
 
-/// Measured: up to 8% of the cost.
+/// Measured: up to 12% of the cost. Half of V missing in decode: 48% of it for turbo2/turbo2.
 #[test]
 fn gemma_same_cells() {
-    same_cells("Gemma", gemma(), |cost| 0.15 * cost + 0.005);
+    same_cells("Gemma", gemma(), |cost| 0.2 * cost + 0.01);
 }
 
 #[test]
@@ -104,10 +103,10 @@ fn smollm2_own_cells() {
     own_cells("SmolLM2", smollm2(), 70, |_| EQUAL);
 }
 
-/// Measured: up to 0.6 of the sum.
+/// Measured: up to 2.9 times the cost. Half of V missing in decode: 9 times it for turbo4/turbo4.
 #[test]
 fn gemma_own_cells() {
-    own_cells("Gemma", gemma(), 40, |costs| 1.2 * costs + 0.01);
+    own_cells("Gemma", gemma(), 40, |cost| 5.0 * cost + 0.03);
 }
 
 /// A prompt cut into micro-batches, and divided among threads.
