@@ -4,6 +4,7 @@
 //! regenerates it.
 #![allow(
     missing_docs,
+    rustdoc::all, // upstream's comments are not written for rustdoc
     non_camel_case_types,
     non_upper_case_globals,
     non_snake_case,
