@@ -1,16 +1,15 @@
 //! Viterbi search of the encoder, AVX2.
 //!
 //! Key instructions: `vpshufb` (branch costs of 32 butterflies from four bytes), `vpaddusb`,
-//! `vpminub`, `vpmovmskb` (decisions). 64 path costs are two registers of saturating `u8`, which
-//! cannot overflow; two searches run interleaved, because one alone waits for its own latency,
-//! and all of them trace back together, a lane each.
+//! `vpminub`, `vpmovmskb` (decisions). 64 path costs are two registers.
 
-use crate::codec::QK;
-use crate::codec::encode::{
-    Branch, Branches, SCALES,
-    search::{CONTEXT, RENORMALIZE, STATES, butterfly_subset},
-};
-use core::arch::x86_64::*;
+use std::arch::x86_64::*;
+
+use crate::codec::encode::search::{STATES, butterfly_subset};
+use crate::codec::encode::{Branch, SCALES};
+use crate::kernels::encode::{Decisions, Viterbi, row_encoder};
+
+row_encoder!(Avx2, together: 2, "avx2");
 
 /// Byte shuffles that spread four branch costs over 32 butterflies, for the straight branches and
 /// the crossed ones.
@@ -25,139 +24,122 @@ const SPREAD: [[u8; 32]; 2] = {
     spread
 };
 
-/// Decisions after one value, of each search: bit `s/2` (even states) or `32 + s/2` (odd states) is
-/// *clear* where the best path into state `s` comes from the upper predecessor.
-type Decisions = [[u64; SCALES]; QK];
+/// A decision's bit [`place`] of state `s` is *clear* where the path comes from the upper predecessor.
+enum Avx2 {}
 
 /// Path costs of states 0 to 31 and 32 to 63.
 #[derive(Clone, Copy)]
 struct Costs(__m256i, __m256i);
 
-/// [`crate::codec::encode::search::paths`] on AVX2; the same paths, bit for bit.
-#[target_feature(enable = "avx2")]
-#[inline]
-pub fn paths(branches: &[Branches; SCALES]) -> [u64; SCALES] {
-    let mut decisions = [[0; SCALES]; QK];
+impl Viterbi for Avx2 {
+    type Costs = Costs;
 
-    let zero = Costs(_mm256_setzero_si256(), _mm256_setzero_si256());
-    let free = run([zero; SCALES], &mut decisions, branches, QK - CONTEXT, 2 * CONTEXT);
-    let ends = free.map(|c| argmin(c));
-    let (wraps, _) = trace(&decisions, CONTEXT, ends);
-
-    run(wraps.map(|wrap| only(wrap)), &mut decisions, branches, 0, QK);
-    trace(&decisions, QK, wraps).1
-}
-
-/// Advances every search by `count` values (a multiple of [`RENORMALIZE`]) from value `first`.
-/// Two at a time: more would not fit the registers.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn run(
-    mut state: [Costs; SCALES],
-    decisions: &mut Decisions,
-    branches: &[Branches; SCALES],
-    first: usize,
-    count: usize,
-) -> [Costs; SCALES] {
-    for pair in (0..SCALES).step_by(2) {
-        let [mut a, mut b] = [state[pair], state[pair + 1]];
-        for step in (0..count).step_by(RENORMALIZE) {
-            for value in first + step..first + step + RENORMALIZE {
-                let value = value % QK;
-                (a, decisions[value][pair]) = advance(a, branches[pair][value]);
-                (b, decisions[value][pair + 1]) = advance(b, branches[pair + 1][value]);
-            }
-            (a, b) = (renormalize(a), renormalize(b));
-        }
-        [state[pair], state[pair + 1]] = [a, b];
+    #[inline(always)]
+    unsafe fn free() -> Costs {
+        // SAFETY: the caller's, as in all that follow.
+        unsafe { Costs(_mm256_setzero_si256(), _mm256_setzero_si256()) }
     }
-    state
+
+    #[inline(always)]
+    unsafe fn only(state: u64) -> Costs {
+        let mut cost = [u8::MAX; STATES];
+        cost[state as usize] = 0;
+        let [low, high] = [&cost[..32], &cost[32..]].map(<[u8]>::as_ptr);
+        // SAFETY: 64 bytes are read from an array of 64 bytes, in two halves.
+        unsafe { Costs(_mm256_loadu_si256(low.cast()), _mm256_loadu_si256(high.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn advance(Costs(low, high): Costs, branch: Branch) -> (Costs, u64) {
+        // SAFETY: `SPREAD` has two times the 32 bytes that are read.
+        unsafe {
+            let branch = _mm256_set1_epi32(i32::from_le_bytes(branch.costs));
+            let spread = |i: usize| _mm256_loadu_si256(SPREAD[i].as_ptr().cast());
+            let straight = _mm256_shuffle_epi8(branch, spread(0));
+            let crossed = _mm256_shuffle_epi8(branch, spread(1));
+            let even_low = _mm256_adds_epu8(low, straight);
+            let odd_low = _mm256_adds_epu8(low, crossed);
+            let even = _mm256_min_epu8(even_low, _mm256_adds_epu8(high, crossed));
+            let odd = _mm256_min_epu8(odd_low, _mm256_adds_epu8(high, straight));
+            let decision = equal(even, even_low) | equal(odd, odd_low) << 32;
+
+            // Even and odd states interleave: within lanes first, then the lanes.
+            let a = _mm256_unpacklo_epi8(even, odd);
+            let b = _mm256_unpackhi_epi8(even, odd);
+            let low = _mm256_permute2x128_si256::<0x20>(a, b);
+            (Costs(low, _mm256_permute2x128_si256::<0x31>(a, b)), decision)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn renormalize(costs: Costs) -> Costs {
+        // SAFETY: the caller's.
+        unsafe {
+            let least = least(costs);
+            Costs(_mm256_sub_epi8(costs.0, least), _mm256_sub_epi8(costs.1, least))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn argmin(costs: Costs) -> u64 {
+        // SAFETY: the caller's.
+        unsafe {
+            let least = least(costs);
+            u64::from((equal(costs.0, least) | equal(costs.1, least) << 32).trailing_zeros())
+        }
+    }
+
+    #[inline(always)]
+    fn upper(decision: u64, state: u64) -> u64 {
+        !decision >> place(state) & 1
+    }
+
+    /// Walks in places, not states: two instructions less from one step to the next.
+    #[inline(always)]
+    unsafe fn trace(
+        decisions: &Decisions,
+        values: usize,
+        ends: [u64; SCALES],
+    ) -> ([u64; SCALES], [u64; SCALES]) {
+        let mut place = ends.map(place);
+        let mut path = [0; SCALES];
+        for decisions in decisions[..values].iter().rev() {
+            for i in 0..SCALES {
+                path[i] = path[i] << 1 | place[i] >> 5;
+                let upper = !decisions[i] >> place[i] & 1;
+                place[i] = (place[i] & 1) << 5 | (place[i] & 31) >> 1 | upper << 4;
+            }
+        }
+        (place.map(|place| (place & 31) << 1 | place >> 5), path)
+    }
 }
 
-#[target_feature(enable = "avx2")]
-#[inline]
-fn advance(Costs(low, high): Costs, branch: Branch) -> (Costs, u64) {
-    let [straight, crossed] = SPREAD.each_ref().map(|spread| {
-        // SAFETY: 32 bytes are read from an array of 32 bytes.
-        let spread = unsafe { _mm256_loadu_si256(spread.as_ptr().cast()) };
-        _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(branch.costs)), spread)
-    });
-    let even_low = _mm256_adds_epu8(low, straight);
-    let odd_low = _mm256_adds_epu8(low, crossed);
-    let even = _mm256_min_epu8(even_low, _mm256_adds_epu8(high, crossed));
-    let odd = _mm256_min_epu8(odd_low, _mm256_adds_epu8(high, straight));
+/// The bit of `state`'s decision: even states first, then odd ones.
+#[inline(always)]
+fn place(state: u64) -> u64 {
+    (state & 1) << 5 | state >> 1
+}
 
-    let from_low = |best, low| _mm256_movemask_epi8(_mm256_cmpeq_epi8(best, low)) as u32 as u64;
-    let decision = from_low(even, even_low) | from_low(odd, odd_low) << 32;
-
-    // Even and odd states interleave: within lanes first, then the lanes.
-    let a = _mm256_unpacklo_epi8(even, odd);
-    let b = _mm256_unpackhi_epi8(even, odd);
-    let next = Costs(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
-    (next, decision)
+/// A bit for every byte: whether `a` and `b` have the same.
+///
+/// # Safety
+/// AVX2, as [`least`].
+#[inline(always)]
+unsafe fn equal(a: __m256i, b: __m256i) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { u64::from(_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b)) as u32) }
 }
 
 /// The least of 64 costs, in every byte.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn least(Costs(low, high): Costs) -> __m256i {
-    let m = _mm256_min_epu8(low, high);
-    let m = _mm_min_epu8(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
-    let m = _mm_min_epu8(m, _mm_srli_epi16(m, 8));
-    // Each 16-bit lane's high byte is cleared first: minpos compares whole lanes.
-    let m = _mm_minpos_epu16(_mm_and_si128(m, _mm_set1_epi16(0xff)));
-    _mm256_broadcastb_epi8(m)
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn renormalize(c: Costs) -> Costs {
-    let least = least(c);
-    Costs(_mm256_sub_epi8(c.0, least), _mm256_sub_epi8(c.1, least))
-}
-
-/// The lowest state of least cost.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn argmin(c: Costs) -> u64 {
-    let least = least(c);
-    let equal = |c| _mm256_movemask_epi8(_mm256_cmpeq_epi8(c, least)) as u32 as u64;
-    u64::from((equal(c.0) | equal(c.1) << 32).trailing_zeros())
-}
-
-/// Costs that allow one state alone.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn only(state: u64) -> Costs {
-    let mut cost = [u8::MAX; STATES];
-    cost[state as usize] = 0;
-    // SAFETY: 64 bytes are read from an array of 64 bytes, in two halves.
+#[inline(always)]
+unsafe fn least(Costs(low, high): Costs) -> __m256i {
+    // SAFETY: the caller's.
     unsafe {
-        Costs(
-            _mm256_loadu_si256(cost.as_ptr().cast()),
-            _mm256_loadu_si256(cost.as_ptr().add(32).cast()),
-        )
+        let m = _mm256_min_epu8(low, high);
+        let m = _mm_min_epu8(_mm256_castsi256_si128(m), _mm256_extracti128_si256::<1>(m));
+        let m = _mm_min_epu8(m, _mm_srli_epi16::<8>(m));
+        // Each 16-bit lane's high byte is cleared first: minpos compares whole lanes.
+        let m = _mm_minpos_epu16(_mm_and_si128(m, _mm_set1_epi16(0xff)));
+        _mm256_broadcastb_epi8(m)
     }
-}
-
-/// Walks every search back from `ends` after value `values - 1` to before value 0:
-/// the states there and the path bits on the way. The lanes vectorise.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn trace(
-    decisions: &Decisions,
-    values: usize,
-    ends: [u64; SCALES],
-) -> ([u64; SCALES], [u64; SCALES]) {
-    // The walk keeps a state with its lowest bit rotated to the top: its place in the decisions.
-    let mut place = ends.map(|end| (end & 1) << 5 | end >> 1);
-    let mut path = [0; SCALES];
-    for decisions in decisions[..values].iter().rev() {
-        for i in 0..SCALES {
-            path[i] = path[i] << 1 | place[i] >> 5;
-            let upper = !decisions[i] >> place[i] & 1;
-            place[i] = (place[i] & 1) << 5 | (place[i] & 31) >> 1 | upper << 4;
-        }
-    }
-    (place.map(|place| (place & 31) << 1 | place >> 5), path)
 }

@@ -3,13 +3,11 @@
 pub mod decode;
 mod dequantize;
 mod dot;
-mod encode;
 mod search;
 
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row};
-use crate::codec::Block;
+use super::{Kernels, row_kernels};
 
 /// Any ARMv8.
 pub(super) static NEON: Kernels =
@@ -32,36 +30,8 @@ pub(super) fn has_neon_dotprod() -> bool {
     has_neon() && is_aarch64_feature_detected!("dotprod")
 }
 
-const fn rows<const K: usize>() -> RowKernels<K> {
-    RowKernels { quantize_row, dequantize_row, vec_dot_q8_0 }
-}
-
-const fn rows_dotprod<const K: usize>() -> RowKernels<K> {
-    RowKernels { vec_dot_q8_0: vec_dot_q8_0_dotprod, ..rows() }
-}
-
-fn quantize_row<const K: usize>(x: &[f32], blocks: &mut [Block<K>]) -> u64 {
-    // SAFETY: reached through the tables above only, which are handed out after `has_neon`.
-    unsafe { encode::quantize_row(x, blocks) }
-}
-
-fn dequantize_row<const K: usize>(blocks: &[Block<K>], out: &mut [f32]) {
-    check_row(blocks, out.len());
-    // SAFETY: reached through the tables above only, which are handed out after `has_neon`.
-    unsafe { dequantize::dequantize_row(blocks, out) }
-}
-
-fn vec_dot_q8_0<const K: usize>(x: &[Block<K>], y: &[BlockQ8_0]) -> f32 {
-    check_dot(x, y);
-    // SAFETY: reached through the tables above only, which are handed out after `has_neon`.
-    unsafe { dot::vec_dot_q8_0(x, y) }
-}
-
-fn vec_dot_q8_0_dotprod<const K: usize>(x: &[Block<K>], y: &[BlockQ8_0]) -> f32 {
-    check_dot(x, y);
-    // SAFETY: reached through `NEON_DOTPROD` only, which is handed out after `has_neon_dotprod`.
-    unsafe { dot::vec_dot_q8_0_dotprod(x, y) }
-}
+row_kernels!(rows, dot: vec_dot_q8_0);
+row_kernels!(rows_dotprod, dot: vec_dot_q8_0_dotprod);
 
 /// An f16, given by its little-endian bytes, as f32. Rust's `float16x4_t` is not stable yet.
 #[inline]
