@@ -1,4 +1,31 @@
-//! TurboQuant KV-cache types for llama.cpp.
+//! TurboQuant KV-cache types for llama.cpp: `turbo2`, `turbo3` and `turbo4`, of 2.25, 3.25 and 4.25 bits a
+//! value.
+//!
+//! llama.cpp rotates keys and values by a Hadamard transform, after which their coordinates are near-Gaussian
+//! whatever the model. A block of 64 of them is a scale and a path through a 64-state trellis, which comes
+//! closer to the rate-distortion limit than a table of levels can.
+//!
+//! | module | what it holds | feature |
+//! |---|---|---|
+//! | [`codec`] | the format: blocks, level tables, decoder, encoder, their trainer; the paper's quantizers and rotations | |
+//! | [`kernels`] | rows of blocks on AVX2, AVX-512, NEON: encode, decode, dot product | |
+//! | [`attention`] | flash attention over turbo caches on the CPU | |
+//! | [`rows`] | coding rows, checked, on all cores: where to begin | |
+//! | `capi` | the `tq_*` functions of `turboquant.h`, and those that ggml calls | `capi` |
+//! | `llama` | llama.cpp with the types: bindings and the tools' entry points | `llama` |
+//!
+//! ```
+//! use llama_turboquant::codec::TurboType;
+//! use llama_turboquant::rows::{dequantize_row, quantize_row, row_bytes};
+//!
+//! let row: Vec<f32> = (0..128).map(|i| (i as f32 * 0.7).sin()).collect();
+//! let mut bytes = vec![0; row_bytes(TurboType::Turbo4, row.len())?];
+//! quantize_row(TurboType::Turbo4, &row, &mut bytes)?;
+//! let mut back = vec![0.0; row.len()];
+//! dequantize_row(TurboType::Turbo4, &bytes, &mut back)?;
+//! assert_eq!(bytes.len(), 68); // 128 values of 4.25 bits
+//! # Ok::<(), llama_turboquant::rows::RowError>(())
+//! ```
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]
 
 pub mod attention;
