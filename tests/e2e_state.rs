@@ -207,15 +207,14 @@ fn a_shifted_context_stays_close_to_f16() {
     for (model, name) in [(smollm2(), "SmolLM2"), (gemma(), "Gemma")] {
         let tokens = model.tokenize(TEXT);
         let exact = around_shifts(model, &tokens, (F16, F16));
-        // A shift decodes K, turns it and encodes it again: every one adds the type's own error. At
-        // 2 and 3 bits nine of them leave little but numbers.
-        let any = [f64::INFINITY; 3];
+        // A shift decodes K, turns it and encodes it again: every one adds the type's own error. The
+        // limits are about 1.6 times what the worse of the two models showed.
         for (pair, limits) in [
-            ((Q8_0, Q8_0), [0.01, 0.05, 0.1]),
-            ((TURBO4, TURBO4), [0.3, 0.6, 1.0]),
-            ((TURBO4, TURBO2), [0.3, 0.8, 1.0]),
-            ((TURBO3, TURBO3), any),
-            ((TURBO2, TURBO2), any),
+            ((Q8_0, Q8_0), [0.01, 0.01, 0.015]),
+            ((TURBO4, TURBO4), [0.1, 0.15, 0.4]),
+            ((TURBO4, TURBO2), [0.22, 0.25, 0.75]),
+            ((TURBO3, TURBO3), [0.5, 0.7, 1.0]),
+            ((TURBO2, TURBO2), [2.8, 2.9, 4.0]),
         ] {
             let shifted = around_shifts(model, &tokens, pair);
             let mean = |(p, q): (&Vec<_>, &Vec<_>)| mean_kld(p, q);

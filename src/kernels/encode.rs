@@ -51,7 +51,8 @@ pub(super) trait Viterbi {
 
 /// [`crate::codec::encode::search::paths`] by the steps of an ISA; the same paths, bit for bit.
 ///
-/// `TOGETHER` searches run interleaved, because one alone waits for its own latency: as many as fit
+/// No closures here nor in the steps: they do not have the ISA's features, and keep its instructions from
+/// being inlined. `TOGETHER` searches run interleaved, because one alone waits for its own latency: as many as fit
 /// the registers.
 ///
 /// # Safety
@@ -63,12 +64,18 @@ pub(super) unsafe fn paths<V: Viterbi, const TOGETHER: usize>(
     let mut decisions = [[0; SCALES]; QK];
     // SAFETY: the caller's.
     unsafe {
-        let free = [V::free(); SCALES];
-        let free = run::<V, TOGETHER>(free, &mut decisions, branches, QK - CONTEXT, 2 * CONTEXT);
-        let (wraps, _) = V::trace(&decisions, CONTEXT, free.map(|costs| V::argmin(costs)));
+        let mut costs = [V::free(); SCALES];
+        run::<V, TOGETHER>(&mut costs, &mut decisions, branches, QK - CONTEXT, 2 * CONTEXT);
+        let mut ends = [0; SCALES];
+        for (end, costs) in ends.iter_mut().zip(costs) {
+            *end = V::argmin(costs);
+        }
+        let (wraps, _) = V::trace(&decisions, CONTEXT, ends);
 
-        let held = wraps.map(|wrap| V::only(wrap));
-        run::<V, TOGETHER>(held, &mut decisions, branches, 0, QK);
+        for (costs, wrap) in costs.iter_mut().zip(wraps) {
+            *costs = V::only(wrap);
+        }
+        run::<V, TOGETHER>(&mut costs, &mut decisions, branches, 0, QK);
         V::trace(&decisions, QK, wraps).1
     }
 }
@@ -79,12 +86,12 @@ pub(super) unsafe fn paths<V: Viterbi, const TOGETHER: usize>(
 /// The processor has the ISA.
 #[inline(always)]
 unsafe fn run<V: Viterbi, const TOGETHER: usize>(
-    mut costs: [V::Costs; SCALES],
+    costs: &mut [V::Costs; SCALES],
     decisions: &mut Decisions,
     branches: &[Branches; SCALES],
     first: usize,
     count: usize,
-) -> [V::Costs; SCALES] {
+) {
     const { assert!(SCALES.is_multiple_of(TOGETHER)) };
     for (group, costs) in costs.as_chunks_mut::<TOGETHER>().0.iter_mut().enumerate() {
         let search = group * TOGETHER;
@@ -105,7 +112,6 @@ unsafe fn run<V: Viterbi, const TOGETHER: usize>(
         }
         *costs = now;
     }
-    costs
 }
 
 /// Encodes a row block by block with one ISA's `encode`.

@@ -54,9 +54,10 @@ impl Viterbi for Avx2 {
         // SAFETY: `SPREAD` has two times the 32 bytes that are read.
         unsafe {
             let branch = _mm256_set1_epi32(i32::from_le_bytes(branch.costs));
-            let spread = |i: usize| _mm256_loadu_si256(SPREAD[i].as_ptr().cast());
-            let straight = _mm256_shuffle_epi8(branch, spread(0));
-            let crossed = _mm256_shuffle_epi8(branch, spread(1));
+            let straight = _mm256_loadu_si256(SPREAD[0].as_ptr().cast());
+            let straight = _mm256_shuffle_epi8(branch, straight);
+            let crossed = _mm256_loadu_si256(SPREAD[1].as_ptr().cast());
+            let crossed = _mm256_shuffle_epi8(branch, crossed);
             let even_low = _mm256_adds_epu8(low, straight);
             let odd_low = _mm256_adds_epu8(low, crossed);
             let even = _mm256_min_epu8(even_low, _mm256_adds_epu8(high, crossed));
