@@ -11,6 +11,11 @@ static bool is_turbo(ggml_type type) {
     return type == GGML_TYPE_TURBO2 || type == GGML_TYPE_TURBO3 || type == GGML_TYPE_TURBO4;
 }
 
+// the types that our flash attention reads beside turbo
+static bool is_fast_partner(ggml_type type) {
+    return is_turbo(type) || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 || type == GGML_TYPE_F32;
+}
+
 // the cache types nearest in size to turbo that run at this head_dim
 static const char * alternatives(uint32_t n_embd_head) {
     return n_embd_head % 32 == 0 ? "q8_0, q5_0, q4_0 or f16" : "f16 or bf16";
@@ -64,6 +69,12 @@ bool llama_turbo_check_params(const llama_hparams & hparams, const llama_context
         LLAMA_LOG_ERROR("%s: V cache type %s requires flash attention, which is off. use -fa on, or f16 for V\n",
                 __func__, ggml_type_name(params.type_v));
         return false;
+    }
+
+    if (!is_fast_partner(params.type_k) || !is_fast_partner(params.type_v)) {
+        LLAMA_LOG_WARN("%s: attention over K of type %s and V of type %s is slow: it takes each row apart again for every query head. "
+                "pair turbo types with each other, q8_0, f16 or bf16\n",
+                __func__, ggml_type_name(params.type_k), ggml_type_name(params.type_v));
     }
 
     return true;

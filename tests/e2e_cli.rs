@@ -91,6 +91,17 @@ fn turbo_v_without_flash_attention_is_refused() {
 }
 
 #[test]
+fn a_pair_without_fast_attention_says_so() {
+    let (_dir, model) = tiny(64);
+    for (v, slow) in [("q4_0", true), ("q8_0", false)] {
+        let ran = complete(COMPLETION, &model, &["-ctk", "turbo4", "-ctv", v], &[]);
+        ran.assert_success();
+        let warned = ran.text().contains("turbo4 and V of type q4_0 is slow");
+        assert_eq!(warned, slow, "{}", ran.text());
+    }
+}
+
+#[test]
 fn head_dim_80_is_refused() {
     let (_dir, model) = tiny(80);
     for tool in [CLI, COMPLETION] {
