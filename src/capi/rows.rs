@@ -105,7 +105,8 @@ pub unsafe extern "C" fn tq_row_bytes(
 
 /// Quantizes n_rows rows of row_len floats, one after the other at x, to blocks at dst.
 ///
-/// The error is least for values whose energy is spread evenly, as a rotation leaves them.
+/// Nothing is rotated here. The error is least for values whose energy is spread evenly, as a rotation
+/// leaves them.
 /// Any floats can be coded: NaNs and infinities count as 0, and the scale of a block of huge values
 /// is cut at the largest that half precision holds.
 /// One thread does the work; give it ranges of rows to use more.

@@ -2,17 +2,17 @@
 //!
 //! The order of the search is here ([`paths`]), the same for all; an ISA gives the steps ([`Viterbi`]).
 
+use crate::codec::QK;
 use crate::codec::encode::search::{CONTEXT, RENORMALIZE};
-use crate::codec::encode::{Branch, Branches, Encoded, SCALES};
-use crate::codec::{Block, QK};
+use crate::codec::encode::{Branch, Branches, SCALES};
 
 /// Decisions after one value, of each search: from where the best path into each state comes.
 pub(super) type Decisions = [[u64; SCALES]; QK];
 
 /// The steps of a search. 64 path costs are saturating `u8`, which cannot overflow.
 ///
-/// # Safety
-/// Every function but [`Self::upper`] needs a processor that has the ISA.
+/// Every unsafe function needs a processor that has the ISA.
+#[allow(clippy::missing_safety_doc)] // said above, once for all
 pub(super) trait Viterbi {
     /// Path costs of 64 states.
     type Costs: Copy;
@@ -51,8 +51,8 @@ pub(super) trait Viterbi {
 
 /// [`crate::codec::encode::search::paths`] by the steps of an ISA; the same paths, bit for bit.
 ///
-/// No closures here nor in the steps: they do not have the ISA's features, and keep its instructions from
-/// being inlined. `TOGETHER` searches run interleaved, because one alone waits for its own latency: as many as fit
+/// No closures around vector instructions, here or in the steps: a closure does not have the ISA's features, and
+/// keeps them from being inlined. `TOGETHER` searches run interleaved, because one alone waits for its own latency: as many as fit
 /// the registers.
 ///
 /// # Safety
@@ -114,23 +114,6 @@ unsafe fn run<V: Viterbi, const TOGETHER: usize>(
     }
 }
 
-/// Encodes a row block by block with one ISA's `encode`.
-#[inline(always)]
-pub(super) fn quantize_row_with<const K: usize>(
-    x: &[f32],
-    blocks: &mut [Block<K>],
-    encode: impl Fn(&[f32; QK]) -> Encoded<K>,
-) -> u64 {
-    super::check_row(blocks, x.len());
-    let mut nonfinite = 0;
-    for (x, block) in x.as_chunks().0.iter().zip(blocks) {
-        let encoded = encode(x);
-        *block = encoded.block;
-        nonfinite += u64::from(encoded.nonfinite);
-    }
-    nonfinite
-}
-
 /// Defines `quantize_row`, the row encoder around the search of `$viterbi`.
 macro_rules! row_encoder {
     ($viterbi:ty, together: $together:literal, $features:literal) => {
@@ -141,7 +124,7 @@ macro_rules! row_encoder {
             blocks: &mut [crate::codec::Block<K>],
         ) -> u64 {
             use crate::codec::encode::{Tables, encode_with};
-            use crate::kernels::encode::{paths, quantize_row_with};
+            use crate::kernels::{encode::paths, quantize_row_with};
 
             let tables = Tables::of::<K>();
             // SAFETY: this function's own features are what the search needs.

@@ -8,6 +8,7 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod encode;
 mod fold;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
@@ -17,6 +18,7 @@ pub(crate) mod scalar;
 
 use std::sync::OnceLock;
 
+use crate::codec::encode::Encoded;
 use crate::codec::{Block, QK};
 pub use q8_0::{BlockQ8_0, QK8_0};
 
@@ -144,12 +146,29 @@ fn check_dot<const K: usize>(x: &[Block<K>], y: &[BlockQ8_0]) {
     assert_eq!(y.len() * QK8_0, x.len() * QK, "q8_0 values against {} turbo{K} blocks", x.len());
 }
 
+/// Encodes a row block by block with one ISA's `encode`.
+#[inline(always)]
+fn quantize_row_with<const K: usize>(
+    x: &[f32],
+    blocks: &mut [Block<K>],
+    encode: impl Fn(&[f32; QK]) -> Encoded<K>,
+) -> u64 {
+    check_row(blocks, x.len());
+    let mut nonfinite = 0;
+    for (x, block) in x.as_chunks().0.iter().zip(blocks) {
+        let encoded = encode(x);
+        *block = encoded.block;
+        nonfinite += u64::from(encoded.nonfinite);
+    }
+    nonfinite
+}
+
 /// Defines `const fn $rows`: an ISA's row functions (its `search`, `dequantize` and `dot::$dot`), with their
 /// lengths checked.
 ///
 /// They are safe because they are reached through tables that [`available`] hands out where the processor
 /// was seen to have the ISA, and not otherwise: so must be the result of `$rows`.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 macro_rules! row_kernels {
     ($rows:ident, dot: $dot:ident) => {
         const fn $rows<const K: usize>() -> crate::kernels::RowKernels<K> {
@@ -172,5 +191,5 @@ macro_rules! row_kernels {
         }
     };
 }
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 use row_kernels;

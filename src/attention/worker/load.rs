@@ -95,7 +95,7 @@ impl Worker<'_> {
     /// Decodes the K tile.
     pub(super) fn load_k(&mut self, unit: &Unit, tile: usize) {
         let (args, layout) = (&self.problem.args, &self.plan.layout);
-        self.load(&Source {
+        let source = Source {
             ty: args.type_k,
             row: self.problem.k_row(tile * TILE, unit.head, unit.batch),
             stride: args.k.nb[1],
@@ -107,13 +107,15 @@ impl Worker<'_> {
             scales: self.s.k_scale,
             pack: self.kernels.pack_k,
             arrange: Some(self.kernels.transpose),
-        });
+        };
+        // SAFETY: K's cells are the problem's, the tile and its scales the scratch's, with room for every block.
+        unsafe { self.load(&source) }
     }
 
     /// Decodes the V tile.
     pub(super) fn load_v(&mut self, unit: &Unit, tile: usize) {
         let (args, layout) = (&self.problem.args, &self.plan.layout);
-        self.load(&Source {
+        let source = Source {
             ty: args.type_v,
             row: self.problem.v_row(tile * TILE, unit.head, unit.batch),
             stride: args.v.nb[1],
@@ -125,16 +127,20 @@ impl Worker<'_> {
             scales: self.s.v_scale,
             pack: self.kernels.pack_v,
             arrange: None,
-        });
+        };
+        // SAFETY: as for K.
+        unsafe { self.load(&source) }
     }
 
-    /// Decodes a tile, every block column of it. Scales of floats, and those of cells that are not there:
-    /// 1 and 0.
-    fn load(&self, source: &Source) {
+    /// Decodes a tile, every block column of it. Scales of floats are 1, of cells that are not there and would be
+    /// turbo's 0.
+    ///
+    /// # Safety
+    /// `source`: `cells` rows of `len` values, `stride` bytes apart; tile and scales are as its fields say.
+    unsafe fn load(&self, source: &Source) {
         let cells = self.s.cells;
         for block in 0..source.blocks {
-            // SAFETY: the cells lie `stride` apart; tile and scales have room for every block, `cells` for a column
-            // of floats.
+            // SAFETY: the caller's; the scratch's `cells` have room for a column of floats.
             unsafe {
                 let tile = source.tile.add(block * source.bytes);
                 let scales = slice::from_raw_parts_mut(source.scales.add(block * TILE), TILE);
@@ -161,12 +167,12 @@ impl Worker<'_> {
     /// Block column `block` as floats, `[64][64]`, zeros where there is no cell or no value.
     ///
     /// # Safety
-    /// `dst`: 64 x 64 floats.
+    /// `source`: as for [`Self::load`]; `dst`: 64 x 64 floats.
     unsafe fn load_floats(&self, source: &Source, block: usize, dst: *mut f32) {
         let &Source { ty, row, stride, cells, len, .. } = source;
         let width = TILE.min(len - block * TILE);
         let skipped = block * TILE / ty.block_len() * ty.block_bytes();
-        // SAFETY: rows have `len` values; the caller vouches for `dst`.
+        // SAFETY: the caller's.
         unsafe {
             if cells < TILE || width < TILE {
                 slice::from_raw_parts_mut(dst, TILE * TILE).fill(0.0);

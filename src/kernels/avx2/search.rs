@@ -124,7 +124,7 @@ fn place(state: u64) -> u64 {
 /// A bit for every byte: whether `a` and `b` have the same.
 ///
 /// # Safety
-/// AVX2, as [`least`].
+/// AVX2.
 #[inline(always)]
 unsafe fn equal(a: __m256i, b: __m256i) -> u64 {
     // SAFETY: the caller's.
@@ -132,6 +132,9 @@ unsafe fn equal(a: __m256i, b: __m256i) -> u64 {
 }
 
 /// The least of 64 costs, in every byte.
+///
+/// # Safety
+/// AVX2.
 #[inline(always)]
 unsafe fn least(Costs(low, high): Costs) -> __m256i {
     // SAFETY: the caller's.

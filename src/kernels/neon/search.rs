@@ -108,7 +108,7 @@ impl Viterbi for Neon {
 /// Masks of 0 or 255 to bits: lane `j` of register `q` to bit `4 j + 3 - q`.
 ///
 /// # Safety
-/// NEON, as [`least`].
+/// NEON.
 #[inline(always)]
 unsafe fn pack([a, b, c, d]: Costs) -> u64 {
     // SAFETY: the caller's.
@@ -130,6 +130,9 @@ fn place(state: u64) -> u64 {
 }
 
 /// The least of 64 costs.
+///
+/// # Safety
+/// NEON.
 #[inline(always)]
 unsafe fn least([a, b, c, d]: Costs) -> u8 {
     // SAFETY: the caller's.

@@ -4,9 +4,8 @@
 //! two delta swaps turn it into 8 nibbles. The dot product adds 32 products of at most 127 * 128
 //! in an i32; it would overflow at 132,104 of them.
 
-use super::encode::quantize_row_with;
 use super::fold::{Table, fold};
-use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row};
+use super::{BlockQ8_0, Kernels, RowKernels, check_dot, check_row, quantize_row_with};
 use crate::codec::encode::encode;
 use crate::codec::{Block, QK};
 
