@@ -1,8 +1,9 @@
 //! Configures and builds the edited llama.cpp: static libraries, always Release.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::Result;
 use super::env::{self, Env};
@@ -32,7 +33,9 @@ pub fn options(env: &Env) -> Vec<String> {
         // The server's web page would be built by npm or downloaded.
         "LLAMA_BUILD_UI=OFF".into(),
         "LLAMA_USE_PREBUILT_UI=OFF".into(),
-        "LLAMA_OPENSSL=OFF".into(),
+        format!("LLAMA_OPENSSL={}", on(has_openssl(env))),
+        // Where the compiler sees it and CMake does not, that is an error and not a tool without HTTPS.
+        format!("CMAKE_REQUIRE_FIND_PACKAGE_OpenSSL={}", on(has_openssl(env))),
         // Relative includes in generated sources (CMake 4): ccache then hits across trees.
         "CMAKE_UNITY_BUILD_RELOCATABLE=ON".into(),
     ];
@@ -42,6 +45,24 @@ pub fn options(env: &Env) -> Vec<String> {
         options.push("CMAKE_CXX_FLAGS=-fPIE".into());
     }
     options
+}
+
+/// Whether the compiler finds the headers of OpenSSL 3: without them the tools are built without HTTPS.
+pub fn has_openssl(env: &Env) -> bool {
+    const PROBE: &str =
+        "#include <openssl/ssl.h>\n#if OPENSSL_VERSION_NUMBER < 0x30000000L\n#error\n#endif\n";
+    let Some(compiler) = env.find(&env.cxx) else { return false };
+    let probe = Command::new(compiler)
+        .args(["-E", "-x", "c++", "-"])
+        .env("PATH", &env.path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut probe) = probe else { return false };
+    // A compiler that ends without reading it has said what it has to say.
+    let _ = probe.stdin.take().map(|mut input| input.write_all(PROBE.as_bytes()));
+    probe.wait().is_ok_and(|status| status.success())
 }
 
 /// Configures `src` into `out` and builds the targets.

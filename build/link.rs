@@ -52,7 +52,7 @@ pub fn emit(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Libraries of the system, and OpenMP's if CMake found it.
+/// Libraries of the system, OpenMP's if CMake found it, and OpenSSL's if it was asked for.
 fn system_libraries(out: &Path) -> Result<Vec<String>> {
     let mut libraries = Vec::new();
     let cache = out.join("CMakeCache.txt");
@@ -75,6 +75,13 @@ fn system_libraries(out: &Path) -> Result<Vec<String>> {
             }
             libraries.push(name.to_string());
         }
+    }
+    if value("LLAMA_OPENSSL").is_some_and(|v| v == "ON") {
+        let ssl = value("OPENSSL_SSL_LIBRARY").map(PathBuf::from).unwrap_or_default();
+        if let Some(dir) = ssl.parent() {
+            println!("cargo::rustc-link-search=native={}", dir.display());
+        }
+        libraries.extend(["ssl", "crypto"].map(String::from));
     }
     if cfg!(target_os = "macos") {
         libraries.extend(["c++", "framework=Accelerate", "framework=Foundation"].map(String::from));

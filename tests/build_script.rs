@@ -171,6 +171,21 @@ fn missing_cmake_and_network() {
 }
 
 #[test]
+#[cfg(unix)]
+fn openssl_is_what_the_compiler_says() {
+    let bench = Bench::new();
+    let option = |env: &Env| {
+        let options = cmake::options(env);
+        options.into_iter().find(|o| o.starts_with("LLAMA_OPENSSL=")).unwrap()
+    };
+    assert_eq!(option(&bench.env), "LLAMA_OPENSSL=OFF", "no compiler");
+    bench.program("c++", "no such header", 1);
+    assert_eq!(option(&bench.env), "LLAMA_OPENSSL=OFF", "no header");
+    bench.program("c++", "", 0);
+    assert_eq!(option(&bench.env), "LLAMA_OPENSSL=ON");
+}
+
+#[test]
 fn missing_compiler() {
     let bench = Bench::new();
     let error = tree::Tree::build(&bench.env, &pin()).err().unwrap();
