@@ -22,6 +22,7 @@ const TARGETS: [&str; 6] = [
 /// The options that decide what is built; part of the cache's key.
 pub fn options(env: &Env) -> Vec<String> {
     let on = |b| if b { "ON" } else { "OFF" };
+    let openssl = on(has_openssl(env));
     let mut options = vec![
         "CMAKE_BUILD_TYPE=Release".to_string(),
         "BUILD_SHARED_LIBS=OFF".into(),
@@ -33,9 +34,9 @@ pub fn options(env: &Env) -> Vec<String> {
         // The server's web page would be built by npm or downloaded.
         "LLAMA_BUILD_UI=OFF".into(),
         "LLAMA_USE_PREBUILT_UI=OFF".into(),
-        format!("LLAMA_OPENSSL={}", on(has_openssl(env))),
+        format!("LLAMA_OPENSSL={openssl}"),
         // Where the compiler sees it and CMake does not, that is an error and not a tool without HTTPS.
-        format!("CMAKE_REQUIRE_FIND_PACKAGE_OpenSSL={}", on(has_openssl(env))),
+        format!("CMAKE_REQUIRE_FIND_PACKAGE_OpenSSL={openssl}"),
         // Relative includes in generated sources (CMake 4): ccache then hits across trees.
         "CMAKE_UNITY_BUILD_RELOCATABLE=ON".into(),
     ];
@@ -48,7 +49,7 @@ pub fn options(env: &Env) -> Vec<String> {
 }
 
 /// Whether the compiler finds the headers of OpenSSL 3: without them the tools are built without HTTPS.
-pub fn has_openssl(env: &Env) -> bool {
+fn has_openssl(env: &Env) -> bool {
     const PROBE: &str =
         "#include <openssl/ssl.h>\n#if OPENSSL_VERSION_NUMBER < 0x30000000L\n#error\n#endif\n";
     let Some(compiler) = env.find(&env.cxx) else { return false };

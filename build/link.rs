@@ -82,6 +82,11 @@ fn system_libraries(out: &Path) -> Result<Vec<String>> {
             println!("cargo::rustc-link-search=native={}", dir.display());
         }
         libraries.extend(["ssl", "crypto"].map(String::from));
+    } else {
+        println!(
+            "cargo::warning=no headers of OpenSSL 3 (Debian: libssl-dev): the tools are without HTTPS, \
+             -hf and https: URLs will fail"
+        );
     }
     if cfg!(target_os = "macos") {
         libraries.extend(["c++", "framework=Accelerate", "framework=Foundation"].map(String::from));

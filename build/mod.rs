@@ -31,12 +31,6 @@ pub fn run() -> Result<()> {
     let env = env::Env::from_process()?;
     let pin = pin::Pin::read(&env.root.join("vendor/llama.cpp.toml"))?;
     let tree = tree::Tree::build(&env, &pin)?;
-    if !cmake::has_openssl(&env) {
-        println!(
-            "cargo::warning=no headers of OpenSSL 3 (Debian: libssl-dev): the tools are without HTTPS, \
-             -hf and https: URLs will fail"
-        );
-    }
     link::emit(&tree.out)?;
     // For scripts that go on with the same build (script/upstream-build).
     println!("cargo::rustc-env=TQ_LLAMA_TREE={}", tree.dir.display());

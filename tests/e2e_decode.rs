@@ -10,11 +10,11 @@
 
 mod common;
 
-use common::engine::{Context, Entry, Model, Options, type_name};
+use common::engine::{Entry, Model, Options, context, label};
 use common::models::{gemma, smollm2};
 use common::stats::{kld, mean_max};
 use common::{F16, Q8_0, TEXT, TURBO2, TURBO3, TURBO4, pairs};
-use llama_turboquant::llama::sys::{self, ggml_type};
+use llama_turboquant::llama::sys;
 
 /// Logits at every `STRIDE`th position and at the last one are compared.
 const STRIDE: usize = 8;
@@ -30,14 +30,6 @@ fn entries(tokens: &[i32]) -> Vec<Entry> {
 fn compare(a: &[Vec<f32>], b: &[Vec<f32>]) -> (f64, f64) {
     assert_eq!(a.len(), b.len());
     mean_max(&a.iter().zip(b).map(|(a, b)| kld(a, b)).collect::<Vec<_>>())
-}
-
-fn context(model: &Model, options: Options) -> Context<'_> {
-    Context::new(model, options).expect("a context")
-}
-
-fn label(name: &str, pair: (ggml_type, ggml_type)) -> String {
-    format!("{name} {}/{}", type_name(pair.0), type_name(pair.1))
 }
 
 /// The largest mean KLD between equals: measured 0.0001 where threads merge sums, else exactly 0.
@@ -62,7 +54,7 @@ fn same_cells(name: &str, model: &Model, tolerance: fn(f64) -> f64) {
         single.reverse();
         let ((mean, max), (cost, _)) = (compare(&batch, &single), compare(&exact, &batch));
         let report =
-            format!("{}: KLD {mean:.4}, max {max:.4}, to f16 {cost:.4}", label(name, pair));
+            format!("{name} {}: KLD {mean:.4}, max {max:.4}, to f16 {cost:.4}", label(pair));
         println!("{report}");
         assert!(mean <= tolerance(cost), "{report}");
     }
@@ -79,8 +71,8 @@ fn own_cells(name: &str, model: &Model, n: usize, tolerance: fn(f64) -> f64) {
         let (mean, _) = compare(&batch, &single);
         let (of_batch, of_single) = (compare(&exact, &batch).0, compare(&exact, &single).0);
         let report = format!(
-            "{}: KLD {mean:.4}, to f16 {of_batch:.4} in one batch, {of_single:.4} one by one",
-            label(name, pair)
+            "{name} {}: KLD {mean:.4}, to f16 {of_batch:.4} in one batch, {of_single:.4} one by one",
+            label(pair)
         );
         println!("{report}");
         assert!(mean <= tolerance(of_batch), "{report}");
@@ -120,8 +112,9 @@ fn ubatches_and_threads() {
             let options = Options { n_ubatch, n_threads, ..Options::new(pair) };
             let other = context(model, options).decode(&entries);
             let (mean, _) = compare(&one, &other);
-            let pair = label("SmolLM2", pair);
-            let report = format!("{pair}, {n_ubatch} tokens, {n_threads} threads: KLD {mean:.6}");
+            let pair = label(pair);
+            let report =
+                format!("SmolLM2 {pair}, {n_ubatch} tokens, {n_threads} threads: KLD {mean:.6}");
             println!("{report}");
             assert!(mean <= EQUAL, "{report}");
         }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::engine::{Context, Entry, Model, Options, logged, type_name};
+use common::engine::{Context, Entry, Model, Options, context, label, logged};
 use common::models::{gemma, smollm2};
 use common::stats::{kld, mean_max};
 use common::{F16, Q8_0, TEXT, TURBO2, TURBO3, TURBO4};
@@ -46,14 +46,6 @@ fn restore_seq(context: &mut Context, state: &[u8], seq: i32) -> (usize, String)
     logged(|| unsafe {
         sys::llama_state_seq_set_data(context.raw(), state.as_ptr(), state.len(), seq)
     })
-}
-
-fn label(pair: (ggml_type, ggml_type)) -> String {
-    format!("{}/{}", type_name(pair.0), type_name(pair.1))
-}
-
-fn context(model: &Model, options: Options) -> Context<'_> {
-    Context::new(model, options).expect("a context")
 }
 
 #[test]

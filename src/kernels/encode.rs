@@ -52,8 +52,8 @@ pub(super) trait Viterbi {
 /// [`crate::codec::encode::search::paths`] by the steps of an ISA; the same paths, bit for bit.
 ///
 /// No closures around vector instructions, here or in the steps: a closure does not have the ISA's features, and
-/// keeps them from being inlined. `TOGETHER` searches run interleaved, because one alone waits for its own latency: as many as fit
-/// the registers.
+/// keeps them from being inlined. `TOGETHER` searches run interleaved, because one alone waits for its own
+/// latency: as many as fit the registers.
 ///
 /// # Safety
 /// The processor has the ISA.

@@ -43,6 +43,16 @@ pub fn type_name(t: ggml_type) -> &'static str {
     unsafe { CStr::from_ptr(sys::ggml_type_name(t)) }.to_str().expect("an ASCII name")
 }
 
+/// The types of K and V by name: `turbo4/turbo2`.
+pub fn label((k, v): (ggml_type, ggml_type)) -> String {
+    format!("{}/{}", type_name(k), type_name(v))
+}
+
+/// A context that must come to be.
+pub fn context(model: &Model, options: Options) -> Context<'_> {
+    Context::new(model, options).expect("a context")
+}
+
 /// A loaded model.
 pub struct Model {
     raw: NonNull<sys::llama_model>,

@@ -5,9 +5,9 @@
 
 use std::arch::x86_64::*;
 
+use crate::codec::encode::Branch;
 use crate::codec::encode::search::{STATES, butterfly_subset};
-use crate::codec::encode::{Branch, SCALES};
-use crate::kernels::encode::{Decisions, Viterbi, row_encoder};
+use crate::kernels::encode::{Viterbi, row_encoder};
 
 row_encoder!(Avx2, together: 2, "avx2");
 
@@ -93,25 +93,6 @@ impl Viterbi for Avx2 {
     #[inline(always)]
     fn upper(decision: u64, state: u64) -> u64 {
         !decision >> place(state) & 1
-    }
-
-    /// Walks in places, not states: two instructions less from one step to the next.
-    #[inline(always)]
-    unsafe fn trace(
-        decisions: &Decisions,
-        values: usize,
-        ends: [u64; SCALES],
-    ) -> ([u64; SCALES], [u64; SCALES]) {
-        let mut place = ends.map(place);
-        let mut path = [0; SCALES];
-        for decisions in decisions[..values].iter().rev() {
-            for i in 0..SCALES {
-                path[i] = path[i] << 1 | place[i] >> 5;
-                let upper = !decisions[i] >> place[i] & 1;
-                place[i] = (place[i] & 1) << 5 | (place[i] & 31) >> 1 | upper << 4;
-            }
-        }
-        (place.map(|place| (place & 31) << 1 | place >> 5), path)
     }
 }
 
