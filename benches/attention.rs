@@ -8,7 +8,7 @@
 #[allow(dead_code)]
 mod case;
 
-use case::{Case, Data};
+use case::{Case, Data, Ids};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use llama_turboquant::attention::{self, Kernels, KvType, Problem, Thread};
 use llama_turboquant::codec::TurboType::{Turbo2, Turbo3, Turbo4};
@@ -17,20 +17,23 @@ use llama_turboquant::codec::TurboType::{Turbo2, Turbo3, Turbo4};
 const MODELS: [(&str, usize, usize, usize); 2] =
     [("smollm2-135m", 64, 9, 3), ("gemma-3-270m", 256, 4, 1)];
 
-const PAIRS: [(KvType, KvType); 5] = [
-    (KvType::Turbo(Turbo4), KvType::Turbo(Turbo4)),
-    (KvType::Turbo(Turbo3), KvType::Turbo(Turbo3)),
-    (KvType::Turbo(Turbo4), KvType::Turbo(Turbo2)),
-    (KvType::Q8_0, KvType::Turbo(Turbo3)),
-    (KvType::Turbo(Turbo4), KvType::F16),
+/// K, V, anchors.
+const CACHES: [(KvType, KvType, Ids); 7] = [
+    (KvType::Turbo(Turbo4), KvType::Turbo(Turbo4), Ids::Absent),
+    (KvType::Turbo(Turbo4), KvType::Turbo(Turbo4), Ids::Runs),
+    (KvType::Turbo(Turbo4), KvType::Turbo(Turbo4), Ids::Scattered),
+    (KvType::Turbo(Turbo3), KvType::Turbo(Turbo3), Ids::Absent),
+    (KvType::Turbo(Turbo4), KvType::Turbo(Turbo2), Ids::Absent),
+    (KvType::Q8_0, KvType::Turbo(Turbo3), Ids::Absent),
+    (KvType::Turbo(Turbo4), KvType::F16, Ids::Absent),
 ];
 
 fn bench(c: &mut Criterion, group: &str, tokens: usize, n_kv: usize) {
     let mut group = c.benchmark_group(group);
     for (model, head_dim, heads, heads_kv) in MODELS {
-        for (type_k, type_v) in PAIRS {
+        for (type_k, type_v, ids) in CACHES {
             for kernels in attention::available().iter().filter(|table| table.name != "scalar") {
-                let case = Case::new(type_k, type_v, head_dim, heads, heads_kv);
+                let case = Case { ids, ..Case::new(type_k, type_v, head_dim, heads, heads_kv) };
                 check(Case { tokens: tokens.min(8), n_kv: 192, ..case }, kernels);
                 let data = Data::new(Case { tokens, n_kv, ..case });
                 let mut dst = vec![0.0; tokens * heads * head_dim];
@@ -47,7 +50,14 @@ fn bench(c: &mut Criterion, group: &str, tokens: usize, n_kv: usize) {
                 group.throughput(Throughput::Bytes(
                     (8 * n_kv * heads_kv * head_dim * tokens) as u64,
                 ));
-                let name = format!("{model}/{}-{}/{}", type_k.name(), type_v.name(), kernels.name);
+                let anchors = match ids {
+                    Ids::Absent => "",
+                    Ids::One => "-one-anchor",
+                    Ids::Runs => "-anchors",
+                    Ids::Scattered => "-scattered-anchors",
+                };
+                let (k, v) = (type_k.name(), type_v.name());
+                let name = format!("{model}/{k}-{v}{anchors}/{}", kernels.name);
                 group.bench_function(name, |b| {
                     // SAFETY: `data`, `dst` and `work` outlive the problem; this is the only thread.
                     b.iter(|| {

@@ -8,7 +8,7 @@
 #[allow(dead_code)]
 mod case;
 
-use case::{Case, Data, Mask};
+use case::{Case, Data, Ids, Mask};
 use llama_turboquant::attention::{self, Kernels, KvType};
 use llama_turboquant::codec::TurboType::{Turbo2, Turbo3, Turbo4};
 
@@ -38,6 +38,13 @@ fn check(kernels: &'static Kernels) {
         Case { n_kv: 65, mask: Mask::None, softcap: 10.0, ..Case::new(t2, t3, 128, 2, 2) },
         Case { n_kv: 40, ..Case::new(KvType::Q8_0, t4, 64, 5, 1) },
         Case { n_kv: 40, sinks: true, ..Case::new(t4, KvType::F16, 64, 4, 1) },
+        Case { n_kv: 150, ids: Ids::Runs, ..Case::new(t4, t4, 64, 3, 1) },
+        Case {
+            n_kv: 70,
+            ids: Ids::Scattered,
+            softcap: 10.0,
+            ..Case::new(KvType::F16, KvType::F16, 64, 4, 2)
+        },
     ] {
         let data = Data::new(case);
         for (got, expected) in data.run(1, kernels).iter().zip(data.expected()) {

@@ -1,7 +1,10 @@
 #include "llama-turbo.h"
 
+#include "ggml-anchors.h"
 #include "llama-hparams.h"
 #include "llama-impl.h"
+#include "llama-kv-anchors.h"
+#include "llama-model.h"
 
 #include <cstdlib>
 #include <stdexcept>
@@ -114,4 +117,117 @@ void llama_turbo_log_state_type(const char * name, int type_ctx, int type_state)
     const bool known = type_state >= 0 && type_state < GGML_TYPE_COUNT;
     LLAMA_LOG_ERROR("%s: the state was saved with a %s cache of type %s, but this context has %s: create it with the same cache types\n",
             __func__, name, known ? ggml_type_name((ggml_type) type_state) : "unknown", ggml_type_name((ggml_type) type_ctx));
+}
+
+bool llama_turbo_check_state_anchors(bool state_has, bool has) {
+    if (state_has != has) {
+        LLAMA_LOG_ERROR("%s: the state was saved %s key anchors, but this context has %s: create it with kv_anchors %s (--kv-anchors %s)\n", __func__,
+                state_has ? "with" : "without", has ? "them" : "none", state_has ? "on" : "off", state_has ? "on" : "off");
+        return false;
+    }
+    return true;
+}
+
+//
+// options
+//
+
+static thread_local const llama_context_params * options = nullptr;
+
+llama_turbo_options_scope::llama_turbo_options_scope(const llama_context_params & params) : outer(options) {
+    options = &params;
+}
+
+llama_turbo_options_scope::~llama_turbo_options_scope() {
+    options = outer;
+}
+
+//
+// anchors
+//
+
+// models whose graphs write keys to the cache by themselves, or read them in ways that do not add the term
+static bool has_own_attention(llm_arch arch) {
+    switch (arch) {
+        case LLM_ARCH_DEEPSEEK32:
+        case LLM_ARCH_DEEPSEEK4:
+        case LLM_ARCH_DFLASH:
+        case LLM_ARCH_DOTS3NOTE:
+        case LLM_ARCH_GLM5_NEXT:
+        case LLM_ARCH_GLM_DSA:
+        case LLM_ARCH_HY_V4:
+        case LLM_ARCH_MINIMAX_M3:
+        case LLM_ARCH_QWEN4EXP:
+            return true;
+        default:
+            return false;
+    }
+}
+
+// whether flash attention with anchors over this K runs on the device
+static bool device_has_anchors(ggml_backend_dev_t dev, ggml_type type_k, int64_t n_embd_head) {
+    const ggml_init_params params = {
+        /*.mem_size   =*/ 16*ggml_tensor_overhead(),
+        /*.mem_buffer =*/ nullptr,
+        /*.no_alloc   =*/ true,
+    };
+    ggml_context_ptr ctx { ggml_init(params) };
+
+    const int64_t n_kv = 256;
+
+    ggml_tensor * q = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, n_embd_head, 1, 1);
+    ggml_tensor * k = ggml_new_tensor_3d(ctx.get(), type_k, n_embd_head, n_kv, 1);
+    ggml_tensor * fa = ggml_flash_attn_ext(ctx.get(), q, k, k, nullptr, 1.0f, 0.0f, 0.0f);
+    ggml_flash_attn_ext_add_anchors(fa, ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, 4, 1), ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, n_kv));
+
+    return ggml_backend_dev_supports_op(dev, fa);
+}
+
+// empty: they can be
+static std::string why_no_anchors(const llama_model & model, const llama_hparams & hparams, ggml_type type_k, bool offload) {
+    if (hparams.is_mla()) {
+        return "the model's attention is latent: its keys are its values, too";
+    }
+    if (has_own_attention(model.arch)) {
+        return "the model's attention (" + model.arch_name() + ") writes the cache by itself";
+    }
+    if (offload) {
+        for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+            auto * dev = model.dev_layer(il);
+            if (hparams.has_kv(il) && !hparams.is_recr(il) && !device_has_anchors(dev, type_k, hparams.n_embd_head_k(il))) {
+                return std::string("flash attention on ") + ggml_backend_dev_name(dev) + " cannot add their term; keep the cache on the CPU (-nkvo) to have them";
+            }
+        }
+    }
+    return "";
+}
+
+std::shared_ptr<llama_kv_anchors> llama_turbo_make_anchors(
+        const llama_model & model,
+        const llama_hparams & hparams,
+        ggml_type type_k,
+        uint32_t n_cells,
+        uint32_t n_stream,
+        bool offload) {
+    const llama_kv_anchors_type wanted = options ? options->kv_anchors : LLAMA_KV_ANCHORS_AUTO;
+
+    if (wanted == LLAMA_KV_ANCHORS_OFF || (wanted == LLAMA_KV_ANCHORS_AUTO && !is_turbo(type_k))) {
+        if (is_turbo(type_k)) {
+            LLAMA_LOG_INFO("%s: key anchors are off\n", __func__);
+        }
+        return nullptr;
+    }
+
+    const std::string why = why_no_anchors(model, hparams, type_k, offload);
+    if (!why.empty()) {
+        if (wanted == LLAMA_KV_ANCHORS_ON) {
+            throw std::runtime_error("key anchors cannot be on: " + why + ". use --kv-anchors auto or off");
+        }
+        LLAMA_LOG_WARN("%s: key anchors are off: %s. quantized keys are less precise without them\n", __func__, why.c_str());
+        return nullptr;
+    }
+
+    LLAMA_LOG_INFO("%s: key anchors are on: one F16 vector per %u cells, counted as part of K (--kv-anchors off switches them off)\n",
+            __func__, llama_kv_anchors::N_RUN);
+    return std::make_shared<llama_kv_anchors>(n_cells, n_stream);
 }

@@ -5,7 +5,34 @@
 
 #include "llama.h"
 
+#include <memory>
+
+class  llama_kv_anchors;
 struct llama_hparams;
+struct llama_model;
+
+// The cache options of the context that is being created on this thread. Constructors between a context and its
+// caches take types and sizes alone: what they do not pass on is found here.
+class llama_turbo_options_scope {
+public:
+    explicit llama_turbo_options_scope(const llama_context_params & params);
+    ~llama_turbo_options_scope();
+
+    llama_turbo_options_scope(const llama_turbo_options_scope &) = delete;
+    llama_turbo_options_scope & operator=(const llama_turbo_options_scope &) = delete;
+
+private:
+    const llama_context_params * outer;
+};
+
+// the anchors of a new cache, or null if it has none; the log says which. throws if they are asked for and cannot be
+std::shared_ptr<llama_kv_anchors> llama_turbo_make_anchors(
+        const llama_model & model,
+        const llama_hparams & hparams,
+        ggml_type type_k,
+        uint32_t n_cells,
+        uint32_t n_stream,
+        bool offload);
 
 // called before a context is created; logs the reason and returns false if it cannot have these cache types
 bool llama_turbo_check_params(const llama_hparams & hparams, const llama_context_params & params);
@@ -24,3 +51,9 @@ int64_t llama_turbo_shift_width(ggml_type type_k, int64_t n_rot, int64_t n_embd_
 
 // a saved state has other types than the context: says so by name. name is "K" or "V"
 void llama_turbo_log_state_type(const char * name, int type_ctx, int type_state);
+
+// set in the number of layers that a saved state begins with, if key anchors follow
+#define LLAMA_TURBO_STATE_ANCHORS 0x80000000u
+
+// false, and the reason in the log, unless state and context both have key anchors or both have none
+bool llama_turbo_check_state_anchors(bool state_has, bool has);

@@ -2,6 +2,7 @@
 
 #include "turbo.h"
 
+#include "ggml-anchors.h"
 #include "ggml-cpu-impl.h"
 
 #include <cstring>
@@ -16,6 +17,7 @@ static int turbo_kv_type(ggml_type type) {
         case GGML_TYPE_TURBO2: return TQ_KV_TURBO2;
         case GGML_TYPE_TURBO3: return TQ_KV_TURBO3;
         case GGML_TYPE_TURBO4: return TQ_KV_TURBO4;
+        case GGML_TYPE_I32:    return TQ_KV_I32;
         default:               return -1;
     }
 }
@@ -25,7 +27,9 @@ static bool turbo_is_ours(const ggml_tensor * dst) {
     const ggml_tensor * k = dst->src[1];
     const ggml_tensor * v = dst->src[2];
 
-    if (!ggml_is_turbo(k->type) && !ggml_is_turbo(v->type)) {
+    const bool anchors = ggml_flash_attn_ext_has_anchors(dst);
+
+    if (!ggml_is_turbo(k->type) && !ggml_is_turbo(v->type) && !anchors) {
         return false;
     }
 
@@ -34,7 +38,7 @@ static bool turbo_is_ours(const ggml_tensor * dst) {
     const int type_v = turbo_kv_type(v->type);
 
     return q->type == GGML_TYPE_F32 && type_k >= 0 && type_v >= 0 &&
-        tq_flash_attn_supported(type_k, type_v, k->ne[0], v->ne[0]);
+        tq_flash_attn_supported(type_k, type_v, k->ne[0], v->ne[0], anchors);
 }
 
 static tq_fa_tensor turbo_tensor(const ggml_tensor * t) {
@@ -55,6 +59,8 @@ static tq_fa_args turbo_args(const ggml_tensor * dst) {
     args.v     = turbo_tensor(dst->src[2]);
     args.mask  = turbo_tensor(dst->src[3]);
     args.sinks = turbo_tensor(dst->src[4]);
+    args.anchor_logits = turbo_tensor(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_LOGITS]);
+    args.anchor_ids    = turbo_tensor(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS]);
     args.dst   = turbo_tensor(dst);
     memcpy(&args.scale,         (const float *) dst->op_params + 0, sizeof(float));
     memcpy(&args.max_bias,      (const float *) dst->op_params + 1, sizeof(float));

@@ -39,6 +39,7 @@ enum tq_kv_type {
     TQ_KV_TURBO2 = 4,
     TQ_KV_TURBO3 = 5,
     TQ_KV_TURBO4 = 6,
+    TQ_KV_I32    = 7, // anchor ids only
 };
 
 // a ggml tensor; strides in bytes
@@ -57,6 +58,8 @@ struct tq_fa_args {
     struct tq_fa_tensor v;     //     [dv, n_kv, n_head_kv, n_batch]
     struct tq_fa_tensor mask;  // f16 [n_kv, n_tokens, 1 or n_head, 1 or n_batch], or absent
     struct tq_fa_tensor sinks; // f32 [n_head], or absent
+    struct tq_fa_tensor anchor_logits; // f32 [n_anchors, n_tokens, n_head, n_batch], or absent
+    struct tq_fa_tensor anchor_ids;    // i32 [n_kv, n_batch of k], absent with anchor_logits
     struct tq_fa_tensor dst;   // f32 [dv, n_head, n_tokens, n_batch]
     float scale;
     float max_bias;
@@ -73,7 +76,7 @@ struct tq_fa_thread {
     void * ctx;
 };
 
-bool   tq_flash_attn_supported(int type_k, int type_v, int64_t dk, int64_t dv);
+bool   tq_flash_attn_supported(int type_k, int type_v, int64_t dk, int64_t dv, bool anchors);
 size_t tq_flash_attn_wsize(const struct tq_fa_args * args, int n_threads); // bytes of work buffer
 void   tq_flash_attn(const struct tq_fa_args * args, const struct tq_fa_thread * thread);
 

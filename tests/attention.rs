@@ -3,7 +3,7 @@
 #[path = "attention/case.rs"]
 mod case;
 
-use case::{Case, Data, Mask};
+use case::{Case, Data, Ids, Mask, N_ANCHORS};
 use llama_turboquant::attention::{self, Kernels, KvType};
 use llama_turboquant::codec::TurboType::{Turbo2, Turbo3, Turbo4};
 use proptest::prelude::*;
@@ -35,16 +35,17 @@ fn check(case: Case, threads: usize, kernels: &'static Kernels) {
     }
 }
 
+fn all_pairs() -> impl Iterator<Item = (KvType, KvType)> {
+    TYPES.into_iter().flat_map(|k| TYPES.map(|v| (k, v)))
+}
+
+/// Pairs that need no anchors.
 fn pairs() -> impl Iterator<Item = (KvType, KvType)> {
-    let turbo = |ty| matches!(ty, KvType::Turbo(_));
-    TYPES
-        .into_iter()
-        .flat_map(|k| TYPES.map(|v| (k, v)))
-        .filter(move |&(k, v)| turbo(k) || turbo(v))
+    all_pairs().filter(|&(k, v)| attention::supported(k, v, 64, 64, false).is_ok())
 }
 
 fn cases() -> impl Strategy<Value = (Case, usize)> {
-    let types = prop::sample::select(pairs().collect::<Vec<_>>());
+    let types = prop::sample::select(all_pairs().collect::<Vec<_>>());
     let dims = prop::sample::select(vec![64usize, 128, 192, 256, 320]);
     let masks = prop::sample::select(vec![
         Mask::None,
@@ -63,8 +64,10 @@ fn cases() -> impl Strategy<Value = (Case, usize)> {
         1usize..=2,
         1usize..=8,
     );
-    (types, dims.clone(), dims, masks, shape, options, batch).prop_map(
-        |((type_k, type_v), dk, dv, mask, (kv, group, tokens, n_kv), options, batch)| {
+    let ids = prop::sample::select(vec![Ids::Absent, Ids::One, Ids::Runs, Ids::Scattered]);
+    let anchors = (ids, 1usize..=2);
+    (types, dims.clone(), dims, masks, shape, options, batch, anchors).prop_map(
+        |((type_k, type_v), dk, dv, mask, (kv, group, tokens, n_kv), options, batch, anchors)| {
             let (alibi, softcap, sinks, interleaved, per_head, seed) = options;
             let ((batches, batches_kv), mask_batches, v_split, threads) = batch;
             let heads = kv * group;
@@ -81,6 +84,11 @@ fn cases() -> impl Strategy<Value = (Case, usize)> {
                 max_bias: if alibi { 8.0 } else { 0.0 },
                 softcap: if softcap { 10.0 } else { 0.0 },
                 sinks,
+                ids: match anchors.0 {
+                    Ids::Absent if !pairs().any(|pair| pair == (type_k, type_v)) => Ids::Runs,
+                    ids => ids,
+                },
+                ids_batches: anchors.1.min(batches),
                 interleaved,
                 seed,
                 // V may have more heads than K.
@@ -166,6 +174,113 @@ macro_rules! suite {
                             threads,
                             kernels,
                         );
+                    }
+                }
+            }
+
+            #[test]
+            fn anchors_with_every_pair_of_types() {
+                let Some(kernels) = kernels() else { return };
+                for (k, v) in all_pairs() {
+                    for (tokens, threads) in [(1, 3), (7, 2)] {
+                        let case = Case::new(k, v, 64, 6, 2);
+                        check(Case { tokens, n_kv: 200, ids: Ids::Runs, ..case }, threads, kernels);
+                    }
+                }
+            }
+
+            #[test]
+            fn anchors_of_every_pattern() {
+                let Some(kernels) = kernels() else { return };
+                let turbo = KvType::Turbo(Turbo4);
+                let pairs =
+                    [(turbo, turbo), (KvType::F16, KvType::F16), (KvType::Q8_0, KvType::F16)];
+                for (k, v) in pairs {
+                    for ids in [Ids::One, Ids::Runs, Ids::Scattered] {
+                        for softcap in [0.0, 2.0] {
+                            let one =
+                                Case { n_kv: 1000, ids, softcap, ..Case::new(k, v, 64, 3, 1) };
+                            check(one, 1, kernels);
+                            check(one, 4, kernels);
+                            let many = Case { tokens: 33, n_kv: 333, ids, softcap, ..one };
+                            check(many, 2, kernels);
+                            let wide = Case::new(k, v, 256, 4, 1);
+                            check(Case { n_kv: 300, ids, softcap, ..wide }, 3, kernels);
+                            check(Case { tokens: 9, n_kv: 150, ids, softcap, ..wide }, 2, kernels);
+                        }
+                    }
+                }
+            }
+
+            #[test]
+            fn anchors_of_batches() {
+                let Some(kernels) = kernels() else { return };
+                let base = Case::new(KvType::F16, KvType::Turbo(Turbo3), 64, 4, 2);
+                for (batches_kv, ids_batches) in [(1, 1), (1, 2), (4, 1), (4, 4), (2, 4)] {
+                    for (tokens, threads) in [(1, 5), (6, 2)] {
+                        let batch = Case { batches: 4, batches_kv, ids_batches, ..base };
+                        let ids = Ids::Runs;
+                        check(Case { tokens, n_kv: 190, ids, ..batch }, threads, kernels);
+                    }
+                }
+            }
+
+            #[test]
+            fn keys_less_their_anchors_attend_as_the_keys() {
+                let Some(kernels) = kernels() else { return };
+                let base = Case::new(KvType::F32, KvType::Turbo(Turbo4), 64, 6, 2);
+                for (tokens, threads, batches_kv) in [(1, 1, 1), (1, 4, 2), (20, 2, 1)] {
+                    for ids in [Ids::One, Ids::Runs, Ids::Scattered] {
+                        let batch = Case { batches: 2, batches_kv, ..base };
+                        let case = Case { tokens, n_kv: 300, interleaved: false, ..batch };
+                        let plain = Data::new(case).run(threads, kernels);
+                        let anchored = Data::new(case).anchored(ids).run(threads, kernels);
+                        for (i, (plain, anchored)) in plain.iter().zip(&anchored).enumerate() {
+                            let error = (plain - anchored).abs();
+                            assert!(error < 1e-4, "value {i}: {anchored}, not {plain}, {case:?}");
+                        }
+                    }
+                }
+            }
+
+            /// The one row of a causal mask that sees the last cell is the last token's.
+            #[test]
+            fn an_anchor_that_does_not_exist_is_nan_where_it_is_seen() {
+                let Some(kernels) = kernels() else { return };
+                let turbo = KvType::Turbo(Turbo4);
+                for (k, softcap) in [(turbo, 0.0), (KvType::F16, 0.0), (turbo, 5.0)] {
+                    for (tokens, threads) in [(1, 1), (1, 4), (3, 1), (3, 4), (40, 2)] {
+                        let base =
+                            Case { n_kv: 300, ids: Ids::Runs, ..Case::new(k, turbo, 64, 3, 1) };
+                        let mut data = Data::new(Case { tokens, softcap, ..base });
+                        data.anchor_ids[299] = N_ANCHORS as i32;
+                        let got = data.run(threads, kernels);
+                        let (fine, bad) = got.split_at((tokens - 1) * 3 * 64);
+                        assert!(fine.iter().all(|x| x.is_finite()), "{}", kernels.name);
+                        assert!(bad.iter().all(|x| x.is_nan()), "{}", kernels.name);
+                    }
+                }
+            }
+
+            #[test]
+            fn a_query_that_is_not_finite_gives_nan() {
+                let Some(kernels) = kernels() else { return };
+                let turbo = KvType::Turbo(Turbo4);
+                for k in [turbo, KvType::F16] {
+                    for ids in [Ids::Absent, Ids::One, Ids::Scattered] {
+                        for (tokens, threads) in [(2, 1), (2, 4), (30, 2)] {
+                            for bad in [f32::NAN, f32::INFINITY] {
+                                let base = Case::new(k, turbo, 64, 3, 1);
+                                let mut data = Data::new(Case { tokens, ids, ..base });
+                                data.q[64 + 5] = bad;
+                                let got = data.run(threads, kernels);
+                                for (row, got) in got.chunks_exact(64).enumerate() {
+                                    let nan = got.iter().all(|x| x.is_nan());
+                                    let finite = got.iter().all(|x| x.is_finite());
+                                    assert!(if row == 1 { nan } else { finite }, "row {row}");
+                                }
+                            }
+                        }
                     }
                 }
             }

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::gguf::write_tiny_model;
+use common::gguf::{Tiny, write_tiny_model};
 use common::models;
 use common::process::{Finished, run};
 
@@ -31,7 +31,7 @@ fn complete(tool: &str, model: &str, args: &[&str], env: &[(&str, &str)]) -> Fin
 fn tiny(head_dim: u64) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let file = dir.path().join(format!("head-dim-{head_dim}.gguf"));
-    write_tiny_model(&file, head_dim);
+    write_tiny_model(&file, Tiny::new(head_dim));
     let file = file.to_str().expect("a path in UTF-8").to_string();
     (dir, file)
 }

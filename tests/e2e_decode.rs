@@ -6,6 +6,9 @@
 //! weights do not: its activations differ in the last bits, these flip a few codes, and a flipped
 //! code is an error of the type's own size. There the two agree as far as both agree with f16; on
 //! the same cells, where only one token's codes can flip, they agree closely.
+//!
+//! Key anchors are means over what is decoded together, so that other batches make other codes: they
+//! are off here. tests/e2e_anchors.rs has them on.
 #![cfg(feature = "llama")]
 
 mod common;
@@ -14,7 +17,12 @@ use common::engine::{Entry, Model, Options, context, label};
 use common::models::{gemma, smollm2};
 use common::stats::{kld, mean_max};
 use common::{F16, Q8_0, TEXT, TURBO2, TURBO3, TURBO4, pairs};
-use llama_turboquant::llama::sys;
+use llama_turboquant::llama::sys::{self, ggml_type};
+
+/// Options without key anchors.
+fn plain(pair: (ggml_type, ggml_type)) -> Options {
+    Options { anchors: sys::LLAMA_KV_ANCHORS_OFF, ..Options::new(pair) }
+}
 
 /// Logits at every `STRIDE`th position and at the last one are compared.
 const STRIDE: usize = 8;
@@ -42,7 +50,7 @@ fn same_cells(name: &str, model: &Model, tolerance: fn(f64) -> f64) {
     let entries = entries(&model.tokenize(TEXT));
     let exact = context(model, Options::new((F16, F16))).decode(&entries);
     for pair in pairs() {
-        let mut context = context(model, Options { n_threads: 2, ..Options::new(pair) });
+        let mut context = context(model, Options { n_threads: 2, ..plain(pair) });
         let batch = context.decode(&entries);
         let mut single = Vec::new();
         for &entry in entries.iter().rev().filter(|e| e.output) {
@@ -65,8 +73,8 @@ fn own_cells(name: &str, model: &Model, n: usize, tolerance: fn(f64) -> f64) {
     let entries = entries(&model.tokenize(TEXT)[..n]);
     let exact = context(model, Options::new((F16, F16))).decode(&entries);
     for pair in pairs() {
-        let batch = context(model, Options::new(pair)).decode(&entries);
-        let mut context = context(model, Options::new(pair));
+        let batch = context(model, plain(pair)).decode(&entries);
+        let mut context = context(model, plain(pair));
         let single: Vec<_> = entries.chunks(1).flat_map(|e| context.decode(e)).collect();
         let (mean, _) = compare(&batch, &single);
         let (of_batch, of_single) = (compare(&exact, &batch).0, compare(&exact, &single).0);
@@ -107,9 +115,9 @@ fn ubatches_and_threads() {
     let model = smollm2();
     let entries = entries(&model.tokenize(TEXT));
     for pair in [(TURBO4, TURBO2), (TURBO3, F16), (Q8_0, TURBO4)] {
-        let one = context(model, Options::new(pair)).decode(&entries);
+        let one = context(model, plain(pair)).decode(&entries);
         for (n_ubatch, n_threads) in [(512, 2), (32, 1), (7, 3)] {
-            let options = Options { n_ubatch, n_threads, ..Options::new(pair) };
+            let options = Options { n_ubatch, n_threads, ..plain(pair) };
             let other = context(model, options).decode(&entries);
             let (mean, _) = compare(&one, &other);
             let pair = label(pair);

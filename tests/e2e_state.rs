@@ -246,7 +246,9 @@ fn copied_sequences_decode_as_one_alone() {
                 .map(|(&token, seq)| Entry { token, pos: n, seq, output: true })
                 .collect();
             let logits = together.decode(&batch);
-            let mut alone = context(model, Options::new(pair));
+            // As many key anchors: fewer serve more cells each, and make other codes.
+            let n_ctx = if unified { options.n_ctx } else { options.n_ctx / options.n_seq };
+            let mut alone = context(model, Options { n_ctx, ..Options::new(pair) });
             alone.prefill(&tokens, 0, 0);
             for (&ending, together) in endings.iter().zip(&logits) {
                 let kld = kld(&alone.prefill(&[ending], n, 0), together);

@@ -2,7 +2,9 @@
 //!
 //! Matches `ggml_flash_attn_ext`: mask, ALiBi, softcap, sinks, grouped heads, batches, strides. Tiles of
 //! 64 cells are decoded once for all queries of a unit, multiplied in i16 and accumulated in f32.
+//! Beyond it: keys that were stored less an anchor, see [`Anchors`].
 
+mod anchors;
 mod gemm;
 mod isa;
 mod plan;
@@ -26,6 +28,7 @@ mod scalar;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub use anchors::Anchors;
 pub use isa::{Kernels, active, available};
 use plan::Plan;
 pub use problem::{Args, AttentionError, KvType, Problem, Tensor, supported};

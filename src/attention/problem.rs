@@ -4,6 +4,7 @@ use std::ptr;
 
 use thiserror::Error;
 
+use super::anchors::Anchors;
 use crate::codec::{QK, TurboType};
 
 /// Element type of a K or V cache.
@@ -88,6 +89,8 @@ pub struct Args {
     pub mask: Option<Tensor>,
     /// f32 `[n_head]`; null: no attention sinks.
     pub sinks: *const f32,
+    /// What was taken off the keys; with anchors neither cache need be turbo.
+    pub anchors: Option<Anchors>,
     /// f32 `[dv, n_head, n_tokens, n_batch]`, contiguous.
     pub dst: *mut f32,
     /// Factor of the logits.
@@ -102,7 +105,7 @@ pub struct Args {
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttentionError {
-    /// Neither cache is turbo.
+    /// Neither cache is turbo, and there are no anchors.
     #[error(
         "neither K ({}) nor V ({}) is a turbo type: use ggml's own flash attention",
         type_k.name(), type_v.name()
@@ -173,15 +176,17 @@ pub enum AttentionError {
     },
 }
 
-/// Whether a pair of types and head dimensions is one that [`Problem::new`] takes.
+/// Whether a pair of types and head dimensions is one that [`Problem::new`] takes: any with anchors, else one
+/// of which at least one type is turbo.
 pub fn supported(
     type_k: KvType,
     type_v: KvType,
     dk: usize,
     dv: usize,
+    anchors: bool,
 ) -> Result<(), AttentionError> {
     let turbo = |ty| matches!(ty, KvType::Turbo(_));
-    if !turbo(type_k) && !turbo(type_v) {
+    if !anchors && !turbo(type_k) && !turbo(type_v) {
         return Err(AttentionError::NotTurbo { type_k, type_v });
     }
     for (which, ty, head_dim) in [("K", type_k, dk), ("V", type_v, dv)] {
@@ -209,13 +214,15 @@ pub struct Problem {
     per_v: usize,
     per_k_batch: usize,
     per_v_batch: usize,
+    /// Query batches per batch of anchor ids; 1 without anchors.
+    per_ids_batch: usize,
 }
 
 impl Problem {
     /// Checks shapes and strides; reads no data, and takes null data (a graph that is only planned).
     pub fn new(args: &Args) -> Result<Self, AttentionError> {
-        let Args { q, k, v, mask, type_k, type_v, .. } = *args;
-        supported(type_k, type_v, k.ne[0], v.ne[0])?;
+        let Args { q, k, v, mask, anchors, type_k, type_v, .. } = *args;
+        supported(type_k, type_v, k.ne[0], v.ne[0], anchors.is_some())?;
         let same = |what, left: usize, right: usize| {
             if left == right { Ok(()) } else { Err(AttentionError::Shape { what, left, right }) }
         };
@@ -263,6 +270,9 @@ impl Problem {
             divides("heads of mask", mask.ne[2].max(1), mask.ne[2])?;
             divides("batches of mask", mask.ne[3].max(1), mask.ne[3])?;
         }
+        if let Some(anchors) = &anchors {
+            anchors.check(&q, &k)?;
+        }
         let (per_k, per_v) = (q.ne[2] / k.ne[2], q.ne[2] / v.ne[2]);
         Ok(Self {
             args: *args,
@@ -277,18 +287,21 @@ impl Problem {
             per_v,
             per_k_batch: q.ne[3] / k.ne[3],
             per_v_batch: q.ne[3] / v.ne[3],
+            per_ids_batch: anchors.map_or(1, |anchors| q.ne[3] / anchors.ids.ne[1]),
         })
     }
 
     /// Checks that the data is there.
     pub fn check_data(&self) -> Result<(), AttentionError> {
-        let Args { q, k, v, mask, dst, .. } = &self.args;
-        let mask_is_null = mask.is_some_and(|mask| mask.data.is_null());
+        let Args { q, k, v, mask, anchors, dst, .. } = &self.args;
+        let is_null = |tensor: &Option<Tensor>| tensor.is_some_and(|tensor| tensor.data.is_null());
         for (which, null) in [
             ("Q", q.data.is_null()),
             ("K", k.data.is_null()),
             ("V", v.data.is_null()),
-            ("mask", mask_is_null),
+            ("mask", is_null(mask)),
+            ("anchor_logits", is_null(&anchors.map(|anchors| anchors.logits))),
+            ("anchor_ids", is_null(&anchors.map(|anchors| anchors.ids))),
             ("dst", dst.is_null()),
         ] {
             if null {
@@ -317,6 +330,25 @@ impl Problem {
     pub(super) fn mask_row(&self, token: usize, head: usize, batch: usize) -> *const u16 {
         match &self.args.mask {
             Some(mask) => mask.row(token, head % mask.ne[2], batch % mask.ne[3]).cast(),
+            None => ptr::null(),
+        }
+    }
+
+    /// Anchors that cells may have.
+    pub(super) fn anchors(&self) -> usize {
+        self.args.anchors.map_or(0, |anchors| anchors.logits.ne[0])
+    }
+
+    /// The anchors of batch `batch`'s cells from `cell` on, if there are anchors.
+    pub(super) fn anchor_ids(&self, cell: usize, batch: usize) -> Option<*const i32> {
+        let row = |ids: &Tensor| ids.row(batch / self.per_ids_batch, 0, 0).cast::<i32>();
+        self.args.anchors.map(|anchors| row(&anchors.ids).wrapping_add(cell))
+    }
+
+    /// A query's term for each of [`Self::anchors`]; null without.
+    pub(super) fn anchor_terms(&self, token: usize, head: usize, batch: usize) -> *const f32 {
+        match &self.args.anchors {
+            Some(anchors) => anchors.logits.row(token, head, batch).cast(),
             None => ptr::null(),
         }
     }

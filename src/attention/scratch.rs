@@ -1,5 +1,6 @@
 //! A thread's working memory, carved from the caller's work buffer.
 
+use super::anchors::BIAS_LEN;
 use super::plan::{Layout, SUB_ROWS};
 use super::softmax::Hides;
 use super::{LINE, TILE};
@@ -34,6 +35,8 @@ pub(super) struct Scratch {
     pub hides: *mut Hides,
     /// Logits, then exponentials, `[SUB_ROWS][64]`.
     pub logits: *mut f32,
+    /// What anchors add to a row of logits, `[64]` and a vector to spare.
+    pub bias: *mut f32,
     /// Weights of V's cells, `[SUB_ROWS][64]`.
     pub weights: *mut i16,
     /// Three arrays of `[SUB_ROWS]`, each padded to whole vectors.
@@ -90,6 +93,7 @@ impl Scratch {
             mask: carver.take(rows * TILE),
             hides: carver.take(rows),
             logits: carver.take(SUB_ROWS * TILE),
+            bias: carver.take(BIAS_LEN),
             weights: carver.take(SUB_ROWS * TILE),
             tile_largest: carver.take(SUB_PADDED),
             shrink: carver.take(SUB_PADDED),

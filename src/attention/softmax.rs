@@ -13,6 +13,8 @@ pub(super) struct Logit {
     pub cap: f32,
     /// ALiBi's slope.
     pub slope: f32,
+    /// 64 floats to add once the logits are scaled, or null.
+    pub bias: *const f32,
 }
 
 /// What a mask hides.
@@ -65,10 +67,10 @@ unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
     }
 }
 
-/// Scales, caps and masks a row of 64 logits in place; returns the largest.
+/// Scales, biases, caps and masks a row of 64 logits in place; returns the largest.
 ///
 /// # Safety
-/// As [`Simd`]. `row`: 64 floats. `mask`: null or 64 floats.
+/// As [`Simd`]. `row`: 64 floats. `mask`, `logit.bias`: null or 64 floats.
 #[inline(always)]
 pub(super) unsafe fn logits<S: Simd>(row: *mut f32, mask: *const f32, logit: &Logit) -> f32 {
     // SAFETY: the loop covers 64 floats.
@@ -76,7 +78,11 @@ pub(super) unsafe fn logits<S: Simd>(row: *mut f32, mask: *const f32, logit: &Lo
         let scale = S::splat(logit.scale);
         let mut largest = S::splat(f32::NEG_INFINITY);
         for i in (0..TILE).step_by(S::LANES) {
-            let mut x = S::mul(S::load(row.add(i)), scale);
+            let x = S::load(row.add(i));
+            let mut x = match logit.bias.is_null() {
+                true => S::mul(x, scale),
+                false => S::fma(x, scale, S::load(logit.bias.add(i))),
+            };
             if logit.cap != 0.0 {
                 x = S::mul(tanh::<S>(x), S::splat(logit.cap));
             }

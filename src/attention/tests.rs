@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::anchors::{BIAS_LEN, Runs};
 use super::softmax::{Hides, Logit};
 use super::{TILE, available};
 use crate::codec::{Block, QK, trellis};
@@ -40,7 +41,7 @@ fn softcap_follows_tanh() {
         let x: [f32; TILE] = std::array::from_fn(|i| (i as f32 - 32.0) * 3.1);
         for cap in [1.0f32, 30.0] {
             let mut row = x;
-            let logit = Logit { scale: 1.0 / cap, cap, slope: 1.0 };
+            let logit = Logit { scale: 1.0 / cap, cap, slope: 1.0, bias: std::ptr::null() };
             // SAFETY: 64 floats, no mask, and the table is available.
             let largest = unsafe { (kernels.logits)(row.as_mut_ptr(), std::ptr::null(), &logit) };
             for (got, x) in row.iter().zip(x) {
@@ -49,6 +50,54 @@ fn softcap_follows_tanh() {
                 assert!(error < 3e-7 * f64::from(cap), "{}: cap {cap}: {error}", kernels.name);
             }
             assert_eq!(largest, row.iter().fold(f32::MIN, |a, &b| a.max(b)));
+        }
+    }
+}
+
+#[test]
+fn runs_of_anchors_bias_their_cells() {
+    let terms = [1.5f32, -2.0, 4.0];
+    let ids: [fn(usize) -> i32; 6] = [
+        |_| 1,
+        |_| -3,
+        |i| i32::from(i >= 17),
+        |i| (i / 5 % 5) as i32 - 2,
+        |i| (word(i as u64) >> 40) as i32 % 3,
+        |i| -i32::from(i < 63),
+    ];
+    for kernels in available() {
+        for n in [1, 2, 15, 63, 64] {
+            for ids in ids {
+                let ids: Vec<i32> = (0..n).map(ids).collect();
+                let mut runs = Runs::NONE;
+                runs.split(&[2; TILE]);
+                runs.split(&ids);
+                if runs.get().is_empty() {
+                    assert!(ids.iter().all(|&id| id < 0));
+                    continue;
+                }
+                let mut dst = [f32::NAN; BIAS_LEN];
+                // SAFETY: room for BIAS_LEN, runs of a tile, and the table is available.
+                let finite = unsafe { (kernels.bias)(dst.as_mut_ptr(), runs.get(), &terms, 0.5) };
+                assert!(finite);
+                for (cell, x) in dst[..TILE].iter().enumerate() {
+                    let expected = match ids.get(cell) {
+                        Some(&id) if id >= 0 => 0.5 * terms[id as usize],
+                        _ => 0.0,
+                    };
+                    assert_eq!(*x, expected, "{}: cell {cell} of {ids:?}", kernels.name);
+                }
+            }
+        }
+        for (id, terms) in [(3, [0.0; 3]), (i32::MAX, [0.0; 3]), (1, [0.0, f32::INFINITY, 0.0])] {
+            let mut ids = [0; TILE];
+            ids[40] = id;
+            let mut runs = Runs::NONE;
+            runs.split(&ids);
+            let mut dst = [0.0; BIAS_LEN];
+            // SAFETY: as above.
+            let finite = unsafe { (kernels.bias)(dst.as_mut_ptr(), runs.get(), &terms, 1.0) };
+            assert!(!finite && !dst[40].is_finite() && dst[39] == 0.0 && dst[41] == 0.0);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use crate::attention::{self, Args, AttentionError, KvType, Problem, Tensor, Thread};
+use crate::attention::{self, Anchors, Args, AttentionError, KvType, Problem, Tensor, Thread};
 use crate::codec::TurboType;
 
 /// Type id: 32-bit float.
@@ -19,6 +19,8 @@ pub const TQ_KV_TURBO2: i32 = 4;
 pub const TQ_KV_TURBO3: i32 = 5;
 /// Type id: turbo4.
 pub const TQ_KV_TURBO4: i32 = 6;
+/// Type id: 32-bit integer, of `anchor_ids` alone.
+pub const TQ_KV_I32: i32 = 7;
 
 /// A tensor as ggml describes it.
 #[repr(C)]
@@ -50,6 +52,13 @@ pub struct tq_fa_args {
     pub mask: tq_fa_tensor,
     /// f32 attention sinks, `[n_head]`; null data: none.
     pub sinks: tq_fa_tensor,
+    /// f32 `[n_anchors, n_tokens, n_head, n_batch]`: q.m for anchors m that were taken off the keys. A logit is
+    /// `(q.k + anchor_logits[anchor_ids[cell]]) * scale`, before the cap. `ne[0]` 0: none; data may be null until
+    /// the operator runs.
+    pub anchor_logits: tq_fa_tensor,
+    /// i32 `[n_kv or more, n_batch_ids, 1, 1]`: the anchor of each cell; there if and only if `anchor_logits` is.
+    /// Negative: none, the term is 0. `n_anchors` and above is an error: results of queries that see it are NaN.
+    pub anchor_ids: tq_fa_tensor,
     /// f32 results, `[dv, n_head, n_tokens, n_batch]`, contiguous.
     pub dst: tq_fa_tensor,
     /// Factor of the logits.
@@ -95,12 +104,18 @@ pub unsafe extern "C" fn tq_flash_attn_wsize(args: *const tq_fa_args, n_threads:
 
 /// Whether `tq_flash_attn` takes a pair of types (TQ_KV_*) with these head dimensions.
 ///
-/// At least one type is turbo; head dimensions are whole blocks.
+/// At least one type is turbo, unless there are anchors; head dimensions are whole blocks.
 #[unsafe(no_mangle)]
-pub extern "C" fn tq_flash_attn_supported(type_k: i32, type_v: i32, dk: i64, dv: i64) -> bool {
+pub extern "C" fn tq_flash_attn_supported(
+    type_k: i32,
+    type_v: i32,
+    dk: i64,
+    dv: i64,
+    anchors: bool,
+) -> bool {
     let (Ok(type_k), Ok(type_v)) = (kv_type(type_k), kv_type(type_v)) else { return false };
     let (Ok(dk), Ok(dv)) = (usize::try_from(dk), usize::try_from(dv)) else { return false };
-    attention::supported(type_k, type_v, dk, dv).is_ok()
+    attention::supported(type_k, type_v, dk, dv, anchors).is_ok()
 }
 
 /// Computes one thread's share of `ggml_flash_attn_ext`; all `nth` threads call it with the same `args`.
@@ -149,6 +164,8 @@ enum Refusal {
     Operand { which: &'static str, id: i32, expected: i32 },
     #[error("{which} has a negative dimension: {ne:?}")]
     Dimension { which: &'static str, ne: [i64; 4] },
+    #[error("{present} has ne[0] > 0, {absent} has not: anchors need both")]
+    Anchors { present: &'static str, absent: &'static str },
     #[error("dst is not contiguous [dv, n_head, n_tokens, n_batch]: shape {ne:?}, strides {nb:?}")]
     Dst { ne: [i64; 4], nb: [usize; 4] },
     #[error("thread {ith} of {nth}: needs 0 <= ith < nth, and a barrier if nth > 1")]
@@ -188,11 +205,16 @@ fn tensor(which: &'static str, tensor: &tq_fa_tensor) -> Result<Tensor, Refusal>
 fn problem(args: &tq_fa_args) -> Result<Problem, Refusal> {
     let mask = Some(&args.mask).filter(|mask| !mask.data.is_null());
     let sinks = Some(&args.sinks).filter(|sinks| !sinks.data.is_null());
-    let expected =
-        [("q", Some(&args.q), TQ_KV_F32), ("mask", mask, TQ_KV_F16), ("sinks", sinks, TQ_KV_F32)];
-    for (which, tensor, expected) in
-        expected.into_iter().chain([("dst", Some(&args.dst), TQ_KV_F32)])
-    {
+    let anchor_logits = Some(&args.anchor_logits).filter(|logits| logits.ne[0] != 0);
+    let anchor_ids = Some(&args.anchor_ids).filter(|ids| ids.ne[0] != 0);
+    for (which, tensor, expected) in [
+        ("q", Some(&args.q), TQ_KV_F32),
+        ("mask", mask, TQ_KV_F16),
+        ("sinks", sinks, TQ_KV_F32),
+        ("anchor_logits", anchor_logits, TQ_KV_F32),
+        ("anchor_ids", anchor_ids, TQ_KV_I32),
+        ("dst", Some(&args.dst), TQ_KV_F32),
+    ] {
         if let Some(&tq_fa_tensor { r#type: id, .. }) = tensor
             && id != expected
         {
@@ -214,6 +236,19 @@ fn problem(args: &tq_fa_args) -> Result<Problem, Refusal> {
         let (left, right) = (tensor("sinks", sinks)?.ne[0], heads);
         return Err(AttentionError::Shape { what: "sinks and heads of Q", left, right }.into());
     }
+    let anchors = match (anchor_logits, anchor_ids) {
+        (None, None) => None,
+        (Some(logits), Some(ids)) => Some(Anchors {
+            logits: tensor("anchor_logits", logits)?,
+            ids: tensor("anchor_ids", ids)?,
+        }),
+        (Some(_), None) => {
+            return Err(Refusal::Anchors { present: "anchor_logits", absent: "anchor_ids" });
+        }
+        (None, Some(_)) => {
+            return Err(Refusal::Anchors { present: "anchor_ids", absent: "anchor_logits" });
+        }
+    };
     Ok(Problem::new(&Args {
         q,
         k: tensor("k", &args.k)?,
@@ -222,6 +257,7 @@ fn problem(args: &tq_fa_args) -> Result<Problem, Refusal> {
         type_v: kv_type(args.v.r#type)?,
         mask: mask.map(|mask| tensor("mask", mask)).transpose()?,
         sinks: args.sinks.data.cast(),
+        anchors,
         dst: args.dst.data.cast_mut().cast(),
         scale: args.scale,
         max_bias: args.max_bias,

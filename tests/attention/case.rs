@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 
 use half::{bf16, f16};
-use llama_turboquant::attention::{self, Args, Kernels, KvType, Problem, Tensor, Thread};
+use llama_turboquant::attention::{self, Anchors, Args, Kernels, KvType, Problem, Tensor, Thread};
 use llama_turboquant::codec::{Block, TurboType, trellis};
 
 /// What the mask shows of `n_kv` cells.
@@ -22,6 +22,22 @@ pub enum Mask {
     /// Nothing is seen.
     HiddenAll,
 }
+
+/// Which cells have which of [`N_ANCHORS`] anchors, or none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Ids {
+    /// There are no anchors.
+    Absent,
+    /// All cells have the same.
+    One,
+    /// Runs of some 50 cells, in no order.
+    Runs,
+    /// Every cell another.
+    Scattered,
+}
+
+/// Anchors of a problem that has any.
+pub const N_ANCHORS: usize = 5;
 
 /// Shapes and options of a problem.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +59,8 @@ pub struct Case {
     pub max_bias: f32,
     pub softcap: f32,
     pub sinks: bool,
+    pub ids: Ids,
+    pub ids_batches: usize,
     /// V is the first `dv` values of K.
     pub v_in_k: bool,
     /// Cells of all heads lie together, as in a KV cache; else heads lie apart.
@@ -77,6 +95,8 @@ impl Case {
             max_bias: 0.0,
             softcap: 0.0,
             sinks: false,
+            ids: Ids::Absent,
+            ids_batches: 1,
             v_in_k: false,
             interleaved: true,
             seed: 1,
@@ -108,11 +128,16 @@ impl Rng {
 /// Tensors of a [`Case`].
 pub struct Data {
     pub case: Case,
-    q: Vec<f32>,
+    /// `[batches][tokens][heads][dk]`.
+    pub q: Vec<f32>,
     k: Vec<u8>,
     v: Vec<u8>,
     mask: Vec<u16>,
     sinks: Vec<f32>,
+    /// `[batches][heads][tokens][N_ANCHORS + 1]`, the last is not an anchor's.
+    anchor_logits: Vec<f32>,
+    /// `[ids_batches][n_kv + 3]`, the last three are not a cell's.
+    pub anchor_ids: Vec<i32>,
 }
 
 impl Data {
@@ -141,7 +166,91 @@ impl Data {
                 }
             }
         }
-        Self { case, q, k, v, mask, sinks }
+        let rows = case.batches * case.heads * case.tokens;
+        let anchor_logits = (0..rows * (N_ANCHORS + 1)).map(|_| 8.0 * rng.signed()).collect();
+        let mut anchor_ids = Vec::new();
+        for _ in 0..case.ids_batches {
+            let mut id = 1;
+            for _ in 0..case.n_kv {
+                let new = match case.ids {
+                    Ids::Absent | Ids::One => false,
+                    Ids::Runs => rng.bits().is_multiple_of(50),
+                    Ids::Scattered => true,
+                };
+                id = if new { random_id(&mut rng) } else { id };
+                anchor_ids.push(id);
+            }
+            anchor_ids.extend([i32::MAX; 3]);
+        }
+        Self { case, q, k, v, mask, sinks, anchor_logits, anchor_ids }
+    }
+
+    /// The same attention with anchors: each head of keys, f32, moves by that anchor of a cell, and what this
+    /// takes off a logit becomes the anchor's.
+    pub fn anchored(mut self, ids: Ids) -> Self {
+        let case = Case { ids, ids_batches: self.case.batches_kv, ..self.case };
+        assert!(case.type_k == KvType::F32 && !case.interleaved && !case.v_in_k);
+        let Self { anchor_ids, .. } = Self::new(case);
+        let mut rng = Rng::new(case.seed + 1);
+        let anchors: Vec<f32> = (0..case.batches_kv * case.heads_k * N_ANCHORS * case.dk)
+            .map(|_| 2.0 * rng.signed())
+            .collect();
+        let anchor = |batch: usize, head: usize, id: usize| {
+            let row = (batch * case.heads_k + head) * N_ANCHORS + id;
+            &anchors[row * case.dk..][..case.dk]
+        };
+        for (row, key) in self.k.chunks_exact_mut(4 * case.dk).enumerate() {
+            let (batch, head) = (row / case.n_kv / case.heads_k, row / case.n_kv % case.heads_k);
+            let id = anchor_ids[batch * (case.n_kv + 3) + row % case.n_kv];
+            let Ok(id) = usize::try_from(id) else { continue };
+            for (key, m) in key.chunks_exact_mut(4).zip(anchor(batch, head, id)) {
+                let stored = f32::from_le_bytes(key.try_into().unwrap()) - m;
+                key.copy_from_slice(&stored.to_le_bytes());
+            }
+        }
+        for (row, logits) in self.anchor_logits.chunks_exact_mut(N_ANCHORS + 1).enumerate() {
+            let (batch, head) = (row / case.tokens / case.heads, row / case.tokens % case.heads);
+            let q = (batch * case.tokens + row % case.tokens) * case.heads + head;
+            let q = &self.q[q * case.dk..][..case.dk];
+            let batch = batch / (case.batches / case.batches_kv);
+            let head = head / (case.heads / case.heads_k);
+            for (id, logit) in logits[..N_ANCHORS].iter_mut().enumerate() {
+                *logit = q.iter().zip(anchor(batch, head, id)).map(|(q, m)| q * m).sum();
+            }
+        }
+        Self { case, anchor_ids, ..self }
+    }
+
+    /// What a cell's anchor adds to a query's logit, not yet scaled.
+    fn anchor_term(&self, batch: usize, token: usize, head: usize, cell: usize) -> f64 {
+        let case = &self.case;
+        if case.ids == Ids::Absent {
+            return 0.0;
+        }
+        let ids = batch / (case.batches / case.ids_batches) * (case.n_kv + 3);
+        let row = (batch * case.heads + head) * case.tokens + token;
+        match usize::try_from(self.anchor_ids[ids + cell]) {
+            Ok(id) => f64::from(self.anchor_logits[row * (N_ANCHORS + 1) + id]),
+            Err(_) => 0.0,
+        }
+    }
+
+    fn anchors(&self) -> Anchors {
+        let case = &self.case;
+        let (row, ids_row) = (4 * (N_ANCHORS + 1), 4 * (case.n_kv + 3));
+        let rows = case.tokens * row;
+        Anchors {
+            logits: Tensor {
+                data: self.anchor_logits.as_ptr().cast(),
+                ne: [N_ANCHORS, case.tokens, case.heads, case.batches],
+                nb: [4, row, rows, rows * case.heads],
+            },
+            ids: Tensor {
+                data: self.anchor_ids.as_ptr().cast(),
+                ne: [case.n_kv + 1, case.ids_batches, 1, 1],
+                nb: [4, ids_row, ids_row * case.ids_batches, ids_row * case.ids_batches],
+            },
+        }
     }
 
     fn tensor(
@@ -190,6 +299,7 @@ impl Data {
                 nb: [2, mask_row, mask_row * case.tokens, mask_row * case.tokens * case.mask_heads],
             }),
             sinks: if case.sinks { self.sinks.as_ptr() } else { std::ptr::null() },
+            anchors: (case.ids != Ids::Absent).then(|| self.anchors()),
             dst: dst.as_mut_ptr(),
             scale: 1.0 / (case.dk as f32).sqrt(),
             max_bias: case.max_bias,
@@ -258,6 +368,7 @@ impl Data {
                         }
                         let k = &k_rows[index(&args.k, cell, head, kv_batch)];
                         let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum();
+                        let dot = dot + self.anchor_term(batch, token, head, cell);
                         let mut logit = dot * f64::from(args.scale);
                         if case.softcap != 0.0 {
                             logit =
@@ -310,6 +421,14 @@ pub fn run_threads(problem: &Problem, threads: usize, kernels: &'static Kernels,
         }
         run(0);
     });
+}
+
+/// An anchor, or none.
+fn random_id(rng: &mut Rng) -> i32 {
+    match (rng.bits() >> 32) as usize % (N_ANCHORS + 1) {
+        N_ANCHORS => -1 - (rng.bits() >> 40) as i32,
+        id => id as i32,
+    }
 }
 
 fn slope(case: &Case, head: usize) -> f64 {

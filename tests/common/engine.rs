@@ -144,6 +144,7 @@ pub struct Options {
     /// One cache for all sequences instead of one each.
     pub unified: bool,
     pub flash_attn: sys::llama_flash_attn_type,
+    pub anchors: sys::llama_kv_anchors_type,
 }
 
 impl Options {
@@ -157,6 +158,7 @@ impl Options {
             n_seq: 1,
             unified: false,
             flash_attn: sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            anchors: sys::LLAMA_KV_ANCHORS_AUTO,
         }
     }
 }
@@ -191,6 +193,7 @@ impl<'m> Context<'m> {
         params.n_threads_batch = options.n_threads;
         params.kv_unified = options.unified;
         params.flash_attn_type = options.flash_attn;
+        params.kv_anchors = options.anchors;
         let (raw, log) = logged(|| {
             // SAFETY: the model outlives the context by 'm.
             unsafe { sys::llama_init_from_model(model.raw.as_ptr(), params) }

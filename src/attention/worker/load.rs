@@ -39,9 +39,9 @@ impl Worker<'_> {
         let len = self.plan.layout.k_blocks * TILE;
         // SAFETY: the scratch has `len` values and a scale for every row; the caller vouches for `row`.
         unsafe {
+            // NaN and infinity make the scale NaN, and with it the result.
+            let finite = q.iter().all(|x| x.is_finite());
             if self.k_is_turbo() {
-                // NaN and infinity make the scale NaN, and with it the result.
-                let finite = q.iter().all(|x| x.is_finite());
                 let largest = q.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
                 *self.s.q_scale.add(row) = if finite { largest / I16_MAX } else { f32::NAN };
                 let inverse = if largest > 0.0 && finite { I16_MAX / largest } else { 0.0 };
@@ -52,7 +52,7 @@ impl Worker<'_> {
                     }
                 }
             } else {
-                *self.s.q_scale.add(row) = 1.0;
+                *self.s.q_scale.add(row) = if finite { 1.0 } else { f32::NAN };
                 let out = slice::from_raw_parts_mut(self.s.q.cast::<f32>().add(row * len), len);
                 out[..q.len()].copy_from_slice(q);
                 out[q.len()..].fill(0.0);

@@ -4,6 +4,7 @@
 //! and their product is exact; so are weights, rounded to 1/32767 of the row's largest, times V's levels.
 //! All else is f32. Source: Milakov & Gimelshein 2018 (online softmax).
 
+mod anchors;
 mod load;
 mod result;
 mod step;
@@ -11,6 +12,7 @@ mod step;
 use std::slice;
 
 use super::TILE;
+use super::anchors::Runs;
 use super::isa::Kernels;
 use super::plan::{Plan, SUB_ROWS, Unit};
 use super::problem::{KvType, Problem};
@@ -28,6 +30,8 @@ pub(super) struct Worker<'a> {
     plan: &'a Plan,
     kernels: &'static Kernels,
     s: Scratch,
+    /// Anchors of the tile; none if the problem has none.
+    runs: Runs,
 }
 
 impl<'a> Worker<'a> {
@@ -40,7 +44,7 @@ impl<'a> Worker<'a> {
         kernels: &'static Kernels,
         base: *mut u8,
     ) -> Self {
-        Self { problem, plan, kernels, s: Scratch::new(&plan.layout, base) }
+        Self { problem, plan, kernels, s: Scratch::new(&plan.layout, base), runs: Runs::NONE }
     }
 
     fn k_is_turbo(&self) -> bool {
@@ -143,10 +147,11 @@ impl<'a> Worker<'a> {
         }
         self.load_k(unit, tile);
         self.load_v(unit, tile);
+        self.load_anchors(unit, tile);
         for row in (0..rows).step_by(SUB_ROWS) {
             let n = SUB_ROWS.min(rows - row);
             if (row..row + n).any(|row| self.hides(row) != Hides::All) {
-                self.logits(row, n);
+                self.logits(unit, row, n);
                 self.soften(row, n);
                 self.outputs(row, n);
             }

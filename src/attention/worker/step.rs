@@ -1,15 +1,16 @@
 //! A tile against some of the unit's rows: logits, softmax carried on, outputs.
 
-use std::slice;
+use std::{ptr, slice};
 
 use super::Worker;
 use crate::attention::TILE;
+use crate::attention::plan::Unit;
 use crate::attention::scratch::SUB_PADDED;
 use crate::attention::softmax::{Hides, Logit};
 
 impl Worker<'_> {
-    /// Logits of `n` rows from `row` on, scaled, capped and masked, and the largest of each row.
-    pub(super) fn logits(&mut self, row: usize, n: usize) {
+    /// Logits of `n` rows from `row` on, scaled, biased, capped and masked, and the largest of each row.
+    pub(super) fn logits(&mut self, unit: &Unit, row: usize, n: usize) {
         let layout = &self.plan.layout;
         let args = &self.problem.args;
         let lda = layout.k_blocks * TILE;
@@ -53,19 +54,22 @@ impl Worker<'_> {
         for i in 0..n {
             // SAFETY: rows, and their masks, are within the layout's; `logits` has SUB_ROWS rows.
             unsafe {
-                let mask = self.s.mask.add(self.mask_index(row + i) * TILE);
+                let mask = match self.hides(row + i) {
+                    Hides::All => {
+                        *self.s.tile_largest.add(i) = f32::NEG_INFINITY;
+                        continue;
+                    }
+                    Hides::Some => self.s.mask.add(self.mask_index(row + i) * TILE).cast_const(),
+                    Hides::None => ptr::null(),
+                };
                 let logit = Logit {
                     scale: scale * *self.s.q_scale.add(row + i),
                     cap,
                     slope: *self.s.slope.add(row + i),
+                    bias: self.bias(unit, row + i, scale),
                 };
-                *self.s.tile_largest.add(i) = match self.hides(row + i) {
-                    Hides::All => f32::NEG_INFINITY,
-                    Hides::Some => (self.kernels.logits)(self.s.logits.add(i * TILE), mask, &logit),
-                    Hides::None => {
-                        (self.kernels.logits)(self.s.logits.add(i * TILE), std::ptr::null(), &logit)
-                    }
-                };
+                *self.s.tile_largest.add(i) =
+                    (self.kernels.logits)(self.s.logits.add(i * TILE), mask, &logit);
             }
         }
     }

@@ -522,6 +522,10 @@ unsafe extern "C" {
         flash_attn_type: llama_flash_attn_type,
     ) -> *const ::std::os::raw::c_char;
 }
+pub const LLAMA_KV_ANCHORS_AUTO: llama_kv_anchors_type = -1;
+pub const LLAMA_KV_ANCHORS_OFF: llama_kv_anchors_type = 0;
+pub const LLAMA_KV_ANCHORS_ON: llama_kv_anchors_type = 1;
+pub type llama_kv_anchors_type = ::std::os::raw::c_int;
 pub const LLAMA_SPLIT_MODE_NONE: llama_split_mode = 0;
 pub const LLAMA_SPLIT_MODE_LAYER: llama_split_mode = 1;
 pub const LLAMA_SPLIT_MODE_ROW: llama_split_mode = 2;
@@ -799,6 +803,7 @@ pub struct llama_context_params {
     pub cb_eval_user_data: *mut ::std::os::raw::c_void,
     pub type_k: ggml_type,
     pub type_v: ggml_type,
+    pub kv_anchors: llama_kv_anchors_type,
     pub abort_callback: ggml_abort_callback,
     pub abort_callback_data: *mut ::std::os::raw::c_void,
     pub embeddings: bool,
@@ -813,7 +818,7 @@ pub struct llama_context_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_context_params"][::std::mem::size_of::<llama_context_params>() - 160usize];
+    ["Size of llama_context_params"][::std::mem::size_of::<llama_context_params>() - 168usize];
     ["Alignment of llama_context_params"][::std::mem::align_of::<llama_context_params>() - 8usize];
     ["Offset of field: llama_context_params::n_ctx"]
         [::std::mem::offset_of!(llama_context_params, n_ctx) - 0usize];
@@ -867,28 +872,30 @@ const _: () = {
         [::std::mem::offset_of!(llama_context_params, type_k) - 104usize];
     ["Offset of field: llama_context_params::type_v"]
         [::std::mem::offset_of!(llama_context_params, type_v) - 108usize];
+    ["Offset of field: llama_context_params::kv_anchors"]
+        [::std::mem::offset_of!(llama_context_params, kv_anchors) - 112usize];
     ["Offset of field: llama_context_params::abort_callback"]
-        [::std::mem::offset_of!(llama_context_params, abort_callback) - 112usize];
+        [::std::mem::offset_of!(llama_context_params, abort_callback) - 120usize];
     ["Offset of field: llama_context_params::abort_callback_data"]
-        [::std::mem::offset_of!(llama_context_params, abort_callback_data) - 120usize];
+        [::std::mem::offset_of!(llama_context_params, abort_callback_data) - 128usize];
     ["Offset of field: llama_context_params::embeddings"]
-        [::std::mem::offset_of!(llama_context_params, embeddings) - 128usize];
+        [::std::mem::offset_of!(llama_context_params, embeddings) - 136usize];
     ["Offset of field: llama_context_params::offload_kqv"]
-        [::std::mem::offset_of!(llama_context_params, offload_kqv) - 129usize];
+        [::std::mem::offset_of!(llama_context_params, offload_kqv) - 137usize];
     ["Offset of field: llama_context_params::no_perf"]
-        [::std::mem::offset_of!(llama_context_params, no_perf) - 130usize];
+        [::std::mem::offset_of!(llama_context_params, no_perf) - 138usize];
     ["Offset of field: llama_context_params::op_offload"]
-        [::std::mem::offset_of!(llama_context_params, op_offload) - 131usize];
+        [::std::mem::offset_of!(llama_context_params, op_offload) - 139usize];
     ["Offset of field: llama_context_params::swa_full"]
-        [::std::mem::offset_of!(llama_context_params, swa_full) - 132usize];
+        [::std::mem::offset_of!(llama_context_params, swa_full) - 140usize];
     ["Offset of field: llama_context_params::kv_unified"]
-        [::std::mem::offset_of!(llama_context_params, kv_unified) - 133usize];
+        [::std::mem::offset_of!(llama_context_params, kv_unified) - 141usize];
     ["Offset of field: llama_context_params::samplers"]
-        [::std::mem::offset_of!(llama_context_params, samplers) - 136usize];
+        [::std::mem::offset_of!(llama_context_params, samplers) - 144usize];
     ["Offset of field: llama_context_params::n_samplers"]
-        [::std::mem::offset_of!(llama_context_params, n_samplers) - 144usize];
+        [::std::mem::offset_of!(llama_context_params, n_samplers) - 152usize];
     ["Offset of field: llama_context_params::ctx_other"]
-        [::std::mem::offset_of!(llama_context_params, ctx_other) - 152usize];
+        [::std::mem::offset_of!(llama_context_params, ctx_other) - 160usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

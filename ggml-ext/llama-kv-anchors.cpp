@@ -1,0 +1,698 @@
+#include "llama-kv-anchors.h"
+
+#include "ggml-anchors.h"
+#include "llama-impl.h"
+#include "llama-io.h"
+#include "llama-kv-cache.h"
+
+#include <algorithm>
+#include <map>
+
+static constexpr uint32_t N_RUN = llama_kv_anchors::N_RUN;
+
+// keys that a mean is taken over, if there are so many
+static constexpr uint32_t N_MEAN = 64;
+// the first tokens of a sequence draw attention, and their keys are unlike all others: each has an anchor of its own
+static constexpr llama_pos N_SINK = 1;
+// a mean of few keys serves as many cells again, and at least so many
+static constexpr uint32_t N_RUN_MIN = 16;
+// F16's largest value: no anchor is infinite
+static constexpr float ANCHOR_MAX = 65504.0f;
+
+llama_kv_anchors::llama_kv_anchors(uint32_t n_cells, uint32_t n_stream) : n_cells(n_cells), n_rows((n_cells + N_RUN - 1)/N_RUN), streams(n_stream) {
+    clear();
+}
+
+ggml_tensor * llama_kv_anchors::new_table(ggml_context * ctx, int64_t n_embd_k_gqa, const char * name_tag, int32_t il) const {
+    ggml_tensor * res = ggml_new_tensor_3d(ctx, GGML_TYPE_F16, n_embd_k_gqa, n_rows, streams.size());
+    ggml_format_name(res, "cache_%sk_anchors_l%d", name_tag, il);
+    return res;
+}
+
+void llama_kv_anchors::clear() {
+    for (auto & st : streams) {
+        st.id.assign(n_cells, -1);
+        st.run.assign(n_rows, {});
+        st.n_view = 1;
+    }
+}
+
+void llama_kv_anchors::copy_stream(uint32_t ssrc, uint32_t sdst) {
+    streams[sdst] = streams[ssrc];
+}
+
+int32_t llama_kv_anchors::id(uint32_t strm, uint32_t cell) const {
+    return std::max(streams[strm].id[cell], 0);
+}
+
+int32_t llama_kv_anchors::row(uint32_t strm, uint32_t cell) const {
+    return strm*n_rows + id(strm, cell);
+}
+
+uint32_t llama_kv_anchors::n_view(uint32_t s0, uint32_t s1) const {
+    uint32_t res = cur.worst ? n_rows : 1;
+    for (uint32_t s = s0; s <= s1; ++s) {
+        res = std::max(res, streams[s].n_view);
+    }
+    // padded, so that the graph stays the same for a while
+    return std::min<uint32_t>(GGML_PAD(res, 16), n_rows);
+}
+
+std::vector<int32_t> llama_kv_anchors::row_shifts(const llama_kv_cells_vec & v_cells) const {
+    std::vector<int32_t> res(streams.size()*n_rows, 0);
+    for (uint32_t s = 0; s < streams.size(); ++s) {
+        for (uint32_t i = 0; i < n_cells; ++i) {
+            if (!v_cells[s].is_empty(i)) {
+                res[row(s, i)] = v_cells[s].get_shift(i);
+            }
+        }
+    }
+    return res;
+}
+
+//
+// plan
+//
+
+struct llama_kv_anchors::seq_tokens {
+    uint32_t     strm;
+    llama_seq_id seq;
+
+    std::vector<uint32_t>  tok;  // index in the ubatch
+    std::vector<uint32_t>  cell;
+    std::vector<llama_pos> pos;
+};
+
+// counts the cells of every row
+void llama_kv_anchors::recount(const llama_kv_cells & cells, stream_t & st) const {
+    for (auto & run : st.run) {
+        run.n = 0;
+    }
+    st.n_view = 1;
+    for (uint32_t i = 0; i < n_cells; ++i) {
+        if (cells.is_empty(i)) {
+            st.id[i] = -1;
+        }
+        if (st.id[i] >= 0) {
+            st.run[st.id[i]].n++;
+            st.n_view = std::max<uint32_t>(st.n_view, st.id[i] + 1);
+        }
+    }
+}
+
+// -1: none
+int32_t llama_kv_anchors::free_row(const stream_t & st) const {
+    for (uint32_t r = 0; r < n_rows; ++r) {
+        if (st.run[r].n == 0) {
+            return r;
+        }
+    }
+    return -1;
+}
+
+// how long the next run has to be, so that the free rows last for the free cells
+uint32_t llama_kv_anchors::run_len(const stream_t & st) const {
+    uint32_t n_free_rows = 0;
+    for (const auto & run : st.run) {
+        n_free_rows += run.n == 0;
+    }
+    uint32_t n_free_cells = 0;
+    for (const int32_t id : st.id) {
+        n_free_cells += id < 0;
+    }
+    // short runs take rows from long ones. a few rows may lack in the end: runs of N_RUN cells lie as attention's tiles do
+    if (n_free_cells <= (n_free_rows + n_rows/16)*N_RUN) {
+        return N_RUN;
+    }
+    return (n_free_cells + n_free_rows - 1)/n_free_rows;
+}
+
+void llama_kv_anchors::plan(const llama_kv_cells_vec & v_cells, const std::vector<llama_seq_id> & strm, const std::vector<cell_idxs_t> & idxs, const llama_ubatch & ubatch) {
+    cur = {};
+    cur.tok_rows.resize(ubatch.n_tokens);
+
+    for (uint32_t s = 0; s < strm.size(); ++s) {
+        auto & st = streams[strm[s]];
+
+        std::map<llama_seq_id, seq_tokens> seqs;
+
+        for (uint32_t ii = 0; ii < idxs[s].size(); ++ii) {
+            const uint32_t i    = s*idxs[s].size() + ii;
+            const uint32_t cell = idxs[s][ii];
+
+            // what the cell held is gone
+            st.id[cell] = -1;
+
+            const llama_seq_id seq = ubatch.seq_id[i][0];
+
+            auto & toks = seqs[seq];
+            toks.strm = strm[s];
+            toks.seq  = seq;
+            toks.tok .push_back(i);
+            toks.cell.push_back(cell);
+            toks.pos .push_back(ubatch.pos[i]);
+        }
+
+        for (const auto & [_, toks] : seqs) {
+            plan_seq(v_cells[strm[s]], toks);
+        }
+    }
+}
+
+void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens & toks) {
+    auto & st = streams[toks.strm];
+
+    const uint32_t  n  = toks.tok.size();
+    const llama_pos p0 = toks.pos[0];
+
+    uint32_t k = 0;
+
+    const auto assign = [&](int32_t row) {
+        st.id[toks.cell[k]] = row;
+        st.run[row].n++;
+        cur.tok_rows[toks.tok[k]] = toks.strm*n_rows + row;
+        k++;
+    };
+
+    // the cells of the sequence before its first new token, the last first
+    const auto & seq_pos = cells.seq_pos_get(toks.seq);
+    auto it = seq_pos.lower_bound({ p0, 0 });
+    int32_t row = it == seq_pos.begin() ? -1 : st.id[std::prev(it)->second];
+
+    // go on with the run that is open
+    const auto go_on = [&]() {
+        while (row >= 0 && k < n && st.run[row].n < st.run[row].cap) {
+            assign(row);
+        }
+    };
+    go_on();
+    if (k == n) {
+        return;
+    }
+
+    // cells may have been removed since they were counted
+    recount(cells, st);
+    go_on();
+
+    // keys of the cache that a mean may take in beside those of the ubatch
+    std::vector<uint32_t> old;
+    while (it != seq_pos.begin() && old.size() < N_MEAN) {
+        const auto & [pos, cell] = *--it;
+        if (pos >= N_SINK && st.id[cell] >= 0) {
+            old.push_back(cell);
+        }
+    }
+
+    while (k < n) {
+        const int32_t free = free_row(st);
+        if (free < 0) {
+            // every row is in use: any will do, one of the same sequence best
+            row = std::max(row, 0);
+            while (k < n) {
+                assign(row);
+            }
+            return;
+        }
+        row = free;
+        st.n_view = std::max<uint32_t>(st.n_view, row + 1);
+
+        const uint32_t i_new = cur.new_rows.size();
+        cur.new_rows.push_back(toks.strm*n_rows + row);
+
+        if (toks.pos[k] < N_SINK) {
+            cur.tok_w.push_back({ i_new, toks.tok[k], 1.0f });
+            st.run[row] = { 0, 1 };
+            assign(row);
+            continue;
+        }
+
+        // the run's own keys and those before it
+        const uint32_t len   = run_len(st);
+        const uint32_t n_own = std::min(len, n - k);
+        uint32_t first = std::min(k, k + n_own - std::min(k + n_own, N_MEAN));
+        while (first < k && toks.pos[first] < N_SINK) {
+            first++;
+        }
+        const uint32_t n_tok = k + n_own - first;
+        const uint32_t n_old = n_tok < N_MEAN ? std::min<uint32_t>(old.size(), N_MEAN - n_tok) : 0;
+        const float    w_key = 1.0f/(n_tok + n_old);
+
+        for (uint32_t i = first; i < k + n_own; ++i) {
+            cur.tok_w.push_back({ i_new, toks.tok[i], w_key });
+        }
+        for (uint32_t i = 0; i < n_old; ++i) {
+            cur.old_w.push_back({ i_new, (uint32_t) cur.old_cells.size(), w_key });
+            cur.old_cells.push_back(toks.strm*n_cells + old[i]);
+        }
+
+        st.run[row] = { 0, n_tok + n_old < N_MEAN ? std::max(N_RUN_MIN, 2*(n_tok + n_old)) : len };
+        for (uint32_t i = 0; i < n_own; ++i) {
+            assign(row);
+        }
+    }
+}
+
+void llama_kv_anchors::plan_worst() {
+    cur = {};
+    cur.worst = true;
+}
+
+//
+// graph
+//
+
+llm_graph_input_k_anchors * llm_graph_input_k_anchors::get(llm_graph_result * res, const llama_kv_cache * kv, const llama_kv_anchors * anchors) {
+    for (auto & input : res->inputs) {
+        auto * cur = dynamic_cast<llm_graph_input_k_anchors *>(input.get());
+        if (cur && cur->kv == kv) {
+            return cur;
+        }
+    }
+    return (llm_graph_input_k_anchors *) res->add_input(std::make_unique<llm_graph_input_k_anchors>(kv, anchors));
+}
+
+static ggml_tensor * new_input(ggml_context * ctx, ggml_type type, int64_t ne0, int64_t ne1, const char * name) {
+    ggml_tensor * res = ggml_new_tensor_2d(ctx, type, ne0, ne1);
+    ggml_set_input(res);
+    ggml_set_name(res, name);
+    return res;
+}
+
+void llm_graph_input_k_anchors::build_write(ggml_context * ctx, int64_t n_tokens) {
+    if (tok_rows) {
+        return;
+    }
+    const auto & plan = anchors->get_plan();
+
+    GGML_ASSERT(plan.worst || n_tokens == (int64_t) plan.tok_rows.size());
+
+    const int64_t n_new = plan.worst ? std::min<int64_t>(n_tokens, n_tokens/N_RUN + 2) : plan.new_rows.size();
+    const int64_t n_old = plan.worst ? N_MEAN : plan.old_cells.size();
+
+    tok_rows = new_input(ctx, GGML_TYPE_I32, n_tokens, 1, "k_anchors_tok_rows");
+
+    if (n_new > 0) {
+        new_rows = new_input(ctx, GGML_TYPE_I64, n_new, 1, "k_anchors_new_rows");
+        tok_w    = new_input(ctx, GGML_TYPE_F32, n_tokens, n_new, "k_anchors_tok_w");
+    }
+    if (n_old > 0) {
+        old_cells = new_input(ctx, GGML_TYPE_I32, n_old, 1, "k_anchors_old_cells");
+        old_rows  = new_input(ctx, GGML_TYPE_I32, n_old, 1, "k_anchors_old_rows");
+        old_w     = new_input(ctx, GGML_TYPE_F32, n_old, n_new, "k_anchors_old_w");
+    }
+}
+
+void llm_graph_input_k_anchors::build_read(ggml_context * ctx, uint32_t n_kv, uint32_t s0, uint32_t s1) {
+    if (cell_ids) {
+        return;
+    }
+    cell_ids = new_input(ctx, GGML_TYPE_I32, n_kv, s1 - s0 + 1, "k_anchors_cell_ids");
+
+    this->s0 = s0;
+    this->s1 = s1;
+    n_view   = anchors->n_view(s0, s1);
+}
+
+template<typename T>
+static void set_data(ggml_tensor * dst, const std::vector<T> & src) {
+    if (dst && dst->buffer) {
+        GGML_ASSERT(ggml_nbytes(dst) == src.size()*sizeof(T));
+        ggml_backend_tensor_set(dst, src.data(), 0, ggml_nbytes(dst));
+    }
+}
+
+static void set_weights(ggml_tensor * dst, const std::vector<llama_kv_anchors::weight_t> & src) {
+    if (dst && dst->buffer) {
+        std::vector<float> data(ggml_nelements(dst), 0.0f);
+        for (const auto & w : src) {
+            data[w.i_new*dst->ne[0] + w.i_key] = w.w;
+        }
+        set_data(dst, data);
+    }
+}
+
+void llm_graph_input_k_anchors::set_input(const llama_ubatch * ubatch) {
+    GGML_UNUSED(ubatch);
+
+    const auto & plan = anchors->get_plan();
+
+    set_data   (tok_rows,  plan.tok_rows);
+    set_data   (new_rows,  plan.new_rows);
+    set_weights(tok_w,     plan.tok_w);
+    set_data   (old_cells, plan.old_cells);
+    set_weights(old_w,     plan.old_w);
+
+    if (old_rows) {
+        std::vector<int32_t> rows;
+        for (const int32_t cell : plan.old_cells) {
+            rows.push_back(anchors->row(cell / anchors->get_n_cells(), cell % anchors->get_n_cells()));
+        }
+        set_data(old_rows, rows);
+    }
+
+    if (cell_ids && cell_ids->buffer) {
+        const uint32_t n_kv = cell_ids->ne[0];
+
+        std::vector<int32_t> ids;
+        ids.reserve(ggml_nelements(cell_ids));
+        for (uint32_t s = s0; s <= s1; ++s) {
+            for (uint32_t i = 0; i < n_kv; ++i) {
+                ids.push_back(anchors->id(s, i));
+            }
+        }
+        set_data(cell_ids, ids);
+    }
+}
+
+bool llm_graph_input_k_anchors::can_reuse(const llm_graph_params & params) {
+    GGML_UNUSED(params);
+
+    const auto & plan = anchors->get_plan();
+
+    const auto same = [](const ggml_tensor * t, size_t n) {
+        return (t ? (size_t) t->ne[0] : 0) == n;
+    };
+
+    bool res = true;
+
+    if (tok_rows) {
+        res &= same(tok_rows,  plan.tok_rows.size());
+        res &= same(new_rows,  plan.new_rows.size());
+        res &= same(old_cells, plan.old_cells.size());
+    }
+    if (cell_ids) {
+        // n_kv and the streams are those of the mask, which the attention's own input compares
+        res &= n_view == anchors->n_view(s0, s1);
+    }
+
+    return res;
+}
+
+// all streams' rows behind each other
+static ggml_tensor * flat(ggml_context * ctx, ggml_tensor * t) {
+    return ggml_reshape_2d(ctx, t, t->ne[0], t->ne[1]*t->ne[2]);
+}
+
+ggml_tensor * llm_graph_input_k_anchors::subtract(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * table, ggml_tensor * k, ggml_tensor * k_cur) {
+    build_write(ctx, k_cur->ne[2]);
+
+    const int64_t n_embd_head = k_cur->ne[0];
+    const int64_t n_head      = k_cur->ne[1];
+    const int64_t n_tokens    = k_cur->ne[2];
+
+    GGML_ASSERT(k_cur->type == GGML_TYPE_F32);
+    GGML_ASSERT(ggml_row_size(k_cur->type, n_embd_head) == k_cur->nb[1]);
+
+    k_cur = ggml_view_2d(ctx, k_cur, n_embd_head*n_head, n_tokens, k_cur->nb[2], 0);
+    table = flat(ctx, table);
+
+    if (new_rows) {
+        const auto sum = [&](ggml_tensor * keys, ggml_tensor * w) {
+            return ggml_mul_mat(ctx, ggml_cont(ctx, ggml_transpose(ctx, keys)), w);
+        };
+
+        ggml_tensor * mean = sum(k_cur, tok_w);
+        if (old_cells) {
+            ggml_tensor * k_old = ggml_get_rows(ctx, flat(ctx, k), old_cells);
+            k_old = ggml_add(ctx, k_old, ggml_get_rows(ctx, table, old_rows));
+            mean  = ggml_add(ctx, mean, sum(k_old, old_w));
+        }
+        mean = ggml_clamp(ctx, mean, -ANCHOR_MAX, ANCHOR_MAX);
+
+        // before the rows are read below
+        ggml_build_forward_expand(gf, ggml_set_rows(ctx, table, mean, new_rows));
+    }
+
+    ggml_tensor * res = ggml_sub(ctx, k_cur, ggml_get_rows(ctx, table, tok_rows));
+
+    return ggml_reshape_3d(ctx, res, n_embd_head, n_head, n_tokens);
+}
+
+llama_kv_anchor_terms llm_graph_input_k_anchors::terms(ggml_context * ctx, ggml_tensor * table, uint32_t n_kv, uint32_t s0, uint32_t s1) {
+    build_read(ctx, n_kv, s0, s1);
+
+    llama_kv_anchor_terms res;
+    res.table = ggml_view_3d(ctx, table, table->ne[0], n_view, s1 - s0 + 1, table->nb[1], table->nb[2], s0*table->nb[2]);
+    res.ids   = cell_ids;
+    return res;
+}
+
+// [n_embd_k_gqa, n, n_stream] -> [n_embd_head, n, n_head_k, n_stream]
+static ggml_tensor * split_heads(ggml_context * ctx, ggml_tensor * t, int64_t n_embd_head) {
+    const size_t nb1 = ggml_row_size(t->type, n_embd_head);
+    return ggml_view_4d(ctx, t, n_embd_head, t->ne[1], t->ne[0]/n_embd_head, t->ne[2], t->nb[1], nb1, t->nb[2], 0);
+}
+
+ggml_tensor * llama_kv_anchor_terms::logits(ggml_context * ctx, ggml_tensor * q) const {
+    return ggml_mul_mat(ctx, split_heads(ctx, table, q->ne[0]), q);
+}
+
+void llama_kv_anchor_terms::attach(ggml_context * ctx, ggml_tensor * flash_attn, ggml_tensor * q) const {
+    if (table) {
+        ggml_flash_attn_ext_add_anchors(flash_attn, logits(ctx, q), ids);
+    }
+}
+
+ggml_tensor * llama_kv_anchor_terms::add(ggml_context * ctx, ggml_tensor * kq, ggml_tensor * q) const {
+    if (!table) {
+        return kq;
+    }
+    ggml_tensor * m = ggml_get_rows(ctx, table, ids); // F32 [n_embd_k_gqa, n_kv, n_stream]
+    ggml_tensor * qm = ggml_mul_mat(ctx, split_heads(ctx, m, q->ne[0]), q);
+    ggml_prec_set_acc(qm, GGML_PREC_F32);
+    return ggml_add(ctx, kq, qm);
+}
+
+//
+// the cache
+//
+
+ggml_tensor * llama_kv_cache::anchor_k(ggml_context * ctx, llm_graph_result * res, ggml_tensor * k_cur, int32_t il) const {
+    const auto & layer = layers[map_layer_ids.at(il)];
+    if (!layer.anchors) {
+        return k_cur;
+    }
+    auto * inp = llm_graph_input_k_anchors::get(res, this, anchors.get());
+    return inp->subtract(ctx, res->get_gf(), layer.anchors, layer.k, k_cur);
+}
+
+llama_kv_anchor_terms llama_kv_cache::get_k_anchors(ggml_context * ctx, llm_graph_result * res, int32_t il, uint32_t n_kv, const slot_info & sinfo) const {
+    const auto & layer = layers[map_layer_ids.at(il)];
+    if (!layer.anchors) {
+        return {};
+    }
+    auto * inp = llm_graph_input_k_anchors::get(res, this, anchors.get());
+    return inp->terms(ctx, layer.anchors, n_kv, sinfo.s0, sinfo.s1);
+}
+
+void llama_kv_cache::plan_anchors(const slot_info & sinfo, const llama_ubatch & ubatch) {
+    if (anchors && !other) {
+        anchors->plan(v_cells, sinfo.strm, sinfo.idxs, ubatch);
+    }
+}
+
+void llama_kv_cache::plan_anchors_worst() {
+    if (anchors) {
+        anchors->plan_worst();
+    }
+}
+
+ggml_tensor * llama_kv_cache_context::anchor_k(ggml_context * ctx, llm_graph_result * res, ggml_tensor * k_cur, int32_t il) const {
+    return kv->anchor_k(ctx, res, k_cur, il);
+}
+
+llama_kv_anchor_terms llama_kv_cache_context::get_k_anchors(ggml_context * ctx, llm_graph_result * res, int32_t il) const {
+    return kv->get_k_anchors(ctx, res, il, n_kv, sinfos[i_cur]);
+}
+
+// the inputs of a K-shift
+class llm_graph_input_anchor_shift : public llm_graph_input_i {
+public:
+    llm_graph_input_anchor_shift(const llama_kv_cells_vec & v_cells, const llama_kv_anchors & anchors) : v_cells(v_cells), anchors(anchors) {}
+
+    void set_input(const llama_ubatch * ubatch) override {
+        GGML_UNUSED(ubatch);
+
+        std::vector<int32_t> rows;
+        for (uint32_t s = 0; s < v_cells.size(); ++s) {
+            for (uint32_t i = 0; i < v_cells[s].size(); ++i) {
+                rows.push_back(anchors.row(s, i));
+            }
+        }
+        set_data(cell_rows, rows);
+        set_data(row_shift, anchors.row_shifts(v_cells));
+    }
+
+    ggml_tensor * cell_rows; // I32 [n_cells*n_stream]
+    ggml_tensor * row_shift; // I32 [n_rows*n_stream]
+
+private:
+    const llama_kv_cells_vec & v_cells;
+    const llama_kv_anchors   & anchors;
+};
+
+// Anchors turn as the keys of their first cell do. Each key is put together, turned, and measured from the turned
+// anchor: exact, also where the cells of an anchor turn differently.
+void llama_kv_cache::build_anchored_shift(
+           llm_graph_result * res,
+        const llama_cparams & cparams,
+             const kv_layer & layer,
+                ggml_tensor * shift,
+                ggml_tensor * rot,
+                ggml_tensor * factors,
+                      float   freq_base,
+                      float   freq_scale) const {
+    ggml_context * ctx = res->get_ctx();
+
+    const int64_t n_embd_head = hparams.n_embd_head_k(layer.il);
+    const int64_t n_head      = hparams.n_head_kv    (layer.il);
+
+    llm_graph_input_anchor_shift * inp = nullptr;
+    for (auto & input : res->inputs) {
+        if (auto * cur = dynamic_cast<llm_graph_input_anchor_shift *>(input.get())) {
+            inp = cur;
+        }
+    }
+    if (!inp) {
+        inp = (llm_graph_input_anchor_shift *) res->add_input(std::make_unique<llm_graph_input_anchor_shift>(v_cells, *anchors));
+        inp->cell_rows = new_input(ctx, GGML_TYPE_I32, (int64_t) get_size()*n_stream, 1, "k_anchors_cell_rows");
+        inp->row_shift = new_input(ctx, GGML_TYPE_I32, (int64_t) anchors->get_n_rows()*n_stream, 1, "k_anchors_row_shift");
+    }
+
+    // t: F32 [n_embd_k_gqa, n]
+    const auto turn = [&](ggml_tensor * t, ggml_tensor * by) {
+        const int64_t n = t->ne[1];
+        t = ggml_reshape_3d(ctx, t, n_embd_head, n_head, n);
+        t = rot ? llama_mul_mat_hadamard(ctx, t, rot) : t;
+        t = build_rope_shift(cparams, ctx, t, by, nullptr, factors, freq_base, freq_scale, layer.il);
+        t = rot ? llama_mul_mat_hadamard(ctx, t, rot) : t;
+        return ggml_reshape_2d(ctx, t, n_embd_head*n_head, n);
+    };
+
+    ggml_tensor * k     = flat(ctx, layer.k);
+    ggml_tensor * table = flat(ctx, layer.anchors);
+
+    ggml_tensor * key = ggml_add(ctx, ggml_cast(ctx, k, GGML_TYPE_F32), ggml_get_rows(ctx, table, inp->cell_rows));
+    key = turn(key, shift);
+
+    // the keys are whole before the table changes
+    ggml_build_forward_expand(res->get_gf(), key);
+    ggml_build_forward_expand(res->get_gf(), ggml_cpy(ctx, turn(ggml_cast(ctx, table, GGML_TYPE_F32), inp->row_shift), table));
+
+    key = ggml_sub(ctx, key, ggml_get_rows(ctx, table, inp->cell_rows));
+    ggml_build_forward_expand(res->get_gf(), ggml_cpy(ctx, key, k));
+}
+
+//
+// state
+//
+
+void llama_kv_anchors::state_write(llama_io_write_i & io, uint32_t strm, const cell_idxs_t & cells, const std::vector<ggml_tensor *> & tables) const {
+    // the rows in use, in the order in which cells name them
+    std::vector<uint32_t> rows;
+    std::vector<uint32_t> ids;
+    std::map<uint32_t, uint32_t> seen;
+    for (const uint32_t cell : cells) {
+        const uint32_t r = id(strm, cell);
+        const auto [it, is_new] = seen.insert({ r, (uint32_t) rows.size() });
+        if (is_new) {
+            rows.push_back(r);
+        }
+        ids.push_back(it->second);
+    }
+
+    const uint32_t n = rows.size();
+    io.write(&n, sizeof(n));
+    for (const uint32_t r : rows) {
+        const uint32_t cap = streams[strm].run[r].cap;
+        io.write(&cap, sizeof(cap));
+    }
+    io.write(ids.data(), ids.size()*sizeof(ids[0]));
+
+    for (ggml_tensor * table : tables) {
+        const uint64_t size_row = table->nb[1];
+        io.write(&size_row, sizeof(size_row));
+        for (const uint32_t r : rows) {
+            io.write_tensor(table, (strm*n_rows + r)*size_row, size_row);
+        }
+    }
+}
+
+bool llama_kv_anchors::state_read(llama_io_read_i & io, uint32_t strm, const cell_idxs_t & cells, const std::vector<ggml_tensor *> & tables, const llama_kv_cells_vec & v_cells) {
+    auto & st = streams[strm];
+
+    uint32_t n;
+    io.read(&n, sizeof(n));
+    if (n > cells.size()) {
+        LLAMA_LOG_ERROR("%s: the state is damaged: %u key anchors for %zu cells\n", __func__, n, cells.size());
+        return false;
+    }
+    std::vector<uint32_t> caps(n);
+    io.read(caps.data(), caps.size()*sizeof(caps[0]));
+    std::vector<uint32_t> ids(cells.size());
+    io.read(ids.data(), ids.size()*sizeof(ids[0]));
+
+    for (const uint32_t cell : cells) {
+        st.id[cell] = -1;
+    }
+    recount(v_cells[strm], st);
+
+    std::vector<uint32_t> rows;
+    for (uint32_t r = 0; r < n_rows && rows.size() < n; ++r) {
+        if (st.run[r].n == 0) {
+            rows.push_back(r);
+        }
+    }
+    if (rows.size() < n) {
+        LLAMA_LOG_ERROR("%s: the state has %u key anchors, but only %zu of this cache's %u are free: use a larger context, or remove sequences first\n",
+                __func__, n, rows.size(), n_rows);
+        return false;
+    }
+
+    for (size_t i = 0; i < cells.size(); ++i) {
+        if (ids[i] >= n) {
+            LLAMA_LOG_ERROR("%s: the state is damaged: cell %zu has key anchor %u of %u\n", __func__, i, ids[i], n);
+            return false;
+        }
+        st.id[cells[i]] = rows[ids[i]];
+    }
+    recount(v_cells[strm], st);
+    for (uint32_t i = 0; i < n; ++i) {
+        st.run[rows[i]].cap = caps[i];
+    }
+
+    for (ggml_tensor * table : tables) {
+        uint64_t size_row;
+        io.read(&size_row, sizeof(size_row));
+        if (size_row != table->nb[1]) {
+            LLAMA_LOG_ERROR("%s: the state's key anchors have %zu bytes, this model's %zu\n", __func__, (size_t) size_row, table->nb[1]);
+            return false;
+        }
+        for (const uint32_t r : rows) {
+            io.read_tensor(table, (strm*n_rows + r)*size_row, size_row);
+        }
+    }
+    return true;
+}
+
+std::vector<ggml_tensor *> llama_kv_cache::anchor_tables() const {
+    std::vector<ggml_tensor *> res;
+    for (const auto & layer : layers) {
+        if (layer.anchors) {
+            res.push_back(layer.anchors);
+        }
+    }
+    return res;
+}
+
+void llama_kv_cache::copy_anchors(uint32_t ssrc, uint32_t sdst) {
+    if (!anchors) {
+        return;
+    }
+    anchors->copy_stream(ssrc, sdst);
+    for (ggml_tensor * table : anchor_tables()) {
+        std::vector<uint8_t> data(table->nb[2]);
+        ggml_backend_tensor_get(table, data.data(), ssrc*table->nb[2], data.size());
+        ggml_backend_tensor_set(table, data.data(), sdst*table->nb[2], data.size());
+    }
+}

@@ -1,0 +1,154 @@
+//! The key-anchor term: keys are stored as K - m, and the logit's part q.m comes from outside.
+//!
+//! Cells next to each other mostly share an anchor m, so a tile's ids are taken apart into runs once, and a
+//! query's terms are written run by run.
+
+use super::TILE;
+use super::problem::{AttentionError, Tensor};
+use super::simd::Simd;
+
+/// What keys were stored without: logits become `(q.k + logits[ids[cell]]) * scale`, then as ever.
+///
+/// A term that is NaN or infinite makes the results of the queries that see its cell NaN.
+#[derive(Clone, Copy, Debug)]
+pub struct Anchors {
+    /// f32 `[n_anchors, n_tokens, n_head, n_batch]`: q.m of every anchor.
+    pub logits: Tensor,
+    /// i32 `[n_kv or more, n_batch_ids, 1, 1]`: the anchor of every cell; batches divide those of `q`.
+    ///
+    /// Negative: none, the term is 0. `n_anchors` and above is an error of the caller's: the term is NaN.
+    pub ids: Tensor,
+}
+
+impl Anchors {
+    /// Checks shapes and strides against those of Q and K.
+    pub(super) fn check(&self, q: &Tensor, k: &Tensor) -> Result<(), AttentionError> {
+        let Self { logits, ids } = self;
+        for (which, stride) in [("anchor_logits", logits.nb[0]), ("anchor_ids", ids.nb[0])] {
+            if stride != 4 {
+                return Err(AttentionError::Strided { which, stride, expected: 4 });
+            }
+        }
+        for (what, left, right) in [
+            ("tokens of anchor_logits and Q", logits.ne[1], q.ne[1]),
+            ("heads of anchor_logits and Q", logits.ne[2], q.ne[2]),
+            ("batches of anchor_logits and Q", logits.ne[3], q.ne[3]),
+            ("dimension 2 of anchor_ids and 1", ids.ne[2], 1),
+            ("dimension 3 of anchor_ids and 1", ids.ne[3], 1),
+        ] {
+            if left != right {
+                return Err(AttentionError::Shape { what, left, right });
+            }
+        }
+        if ids.ne[0] < k.ne[1] {
+            let (left, right) = (ids.ne[0], k.ne[1]);
+            return Err(AttentionError::Shape { what: "cells of anchor_ids and K", left, right });
+        }
+        let (left, right) = (q.ne[3], ids.ne[1]);
+        if right == 0 || !left.is_multiple_of(right) {
+            return Err(AttentionError::Shape { what: "batches of Q and anchor_ids", left, right });
+        }
+        Ok(())
+    }
+}
+
+/// Cells of a tile, from where the last run ended, that share an anchor.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    /// Behind the last cell.
+    pub end: u32,
+    /// The anchor; negative: none.
+    pub id: i32,
+}
+
+/// A tile's runs: together 64 cells.
+pub(super) struct Runs {
+    runs: [Run; TILE],
+    len: usize,
+}
+
+/// Runs of a tile above which every cell becomes one: shorter than a vector, they are written cell by cell.
+const MANY: usize = 12;
+/// Ids that are looked at together.
+const CHUNK: usize = 8;
+
+impl Runs {
+    /// Cells without anchors.
+    pub const NONE: Self = Self { runs: [Run { end: 0, id: -1 }; TILE], len: 0 };
+
+    /// Takes the ids of 1 to 64 cells apart; cells of the tile that are not there have no anchor.
+    pub fn split(&mut self, ids: &[i32]) {
+        self.len = 0;
+        let mut id = ids[0];
+        for (i, chunk) in ids.chunks(CHUNK).enumerate() {
+            // Nearly every chunk goes on with the run before.
+            if chunk.iter().fold(0, |differs, other| differs | (other ^ id)) == 0 {
+                continue;
+            }
+            for (cell, &new) in chunk.iter().enumerate() {
+                if new != id {
+                    self.push(i * CHUNK + cell, id);
+                    id = new;
+                }
+            }
+        }
+        if self.len == 0 && id < 0 {
+            return;
+        }
+        self.push(ids.len(), id);
+        if ids.len() < TILE {
+            self.push(TILE, -1);
+        }
+        if self.len > MANY {
+            self.len = 0;
+            ids.iter().enumerate().for_each(|(cell, &id)| self.push(cell + 1, id));
+            (ids.len()..TILE).for_each(|cell| self.push(cell + 1, -1));
+        }
+    }
+
+    fn push(&mut self, end: usize, id: i32) {
+        self.runs[self.len] = Run { end: end as u32, id };
+        self.len += 1;
+    }
+
+    /// The runs: none if no cell has an anchor, else up to [`MANY`], else 64.
+    pub fn get(&self) -> &[Run] {
+        &self.runs[..self.len]
+    }
+}
+
+/// Floats that [`bias`] may write: it stores whole vectors of up to 16.
+pub(super) const BIAS_LEN: usize = TILE + 16;
+
+/// `dst[cell] = scale * terms[id of the cell]` for a tile; returns whether all are finite.
+///
+/// # Safety
+/// As [`Simd`]. `dst`: [`BIAS_LEN`] floats. `runs`: of [`Runs::get`], not none.
+#[inline(always)]
+pub(super) unsafe fn bias<S: Simd>(dst: *mut f32, runs: &[Run], terms: &[f32], scale: f32) -> bool {
+    let term = |id: i32| match usize::try_from(id) {
+        Err(_) => 0.0,
+        Ok(id) => scale * terms.get(id).copied().unwrap_or(f32::NAN),
+    };
+    let (mut start, mut finite) = (0, true);
+    if runs.len() == TILE {
+        for (cell, run) in runs.iter().enumerate() {
+            let term = term(run.id);
+            finite &= term.is_finite();
+            // SAFETY: `cell` < 64.
+            unsafe { *dst.add(cell) = term };
+        }
+        return finite;
+    }
+    for &Run { end, id } in runs {
+        let term = term(id);
+        finite &= term.is_finite();
+        // What is written behind the end, the next run overwrites.
+        for cell in (start..end as usize).step_by(S::LANES) {
+            // SAFETY: `cell` < 64, and a vector has at most 16 lanes.
+            unsafe { S::store(dst.add(cell), S::splat(term)) };
+        }
+        start = end as usize;
+    }
+    finite
+}

@@ -1,0 +1,196 @@
+//! Key anchors: exact, whatever happens to the cache.
+#![cfg(feature = "llama")]
+
+mod common;
+
+use common::F16;
+use common::engine::{Context, Entry, Model, Options};
+use common::gguf::{Tiny, write_tiny_model};
+use common::stats::kld;
+use llama_turboquant::llama::sys;
+use proptest::prelude::*;
+
+const ON: sys::llama_kv_anchors_type = sys::LLAMA_KV_ANCHORS_ON;
+const OFF: sys::llama_kv_anchors_type = sys::LLAMA_KV_ANCHORS_OFF;
+
+/// A model of random f32 weights, with large biases of its keys: any key that is measured from one
+/// anchor and read with another is far off.
+fn tiny(tiny: Tiny) -> Model {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("tiny.gguf");
+    write_tiny_model(&path, tiny);
+    Model::load(&path).expect("the tiny model loads")
+}
+
+/// What may happen to a cache.
+#[derive(Debug, Clone)]
+enum Op {
+    /// So many tokens of a sequence in one batch.
+    Decode { seq: usize, n: usize },
+    /// One token of each sequence that has any, in one batch.
+    Together,
+    /// Sequence `to` becomes a copy of `from`.
+    Copy { from: usize, to: usize },
+    /// The last tokens are taken back.
+    Cut { seq: usize, n: usize },
+    /// The first tokens are dropped and the others move to the front.
+    Shift { seq: usize, n: usize },
+    /// A sequence goes.
+    Forget { seq: usize },
+    /// Every other sequence goes.
+    Keep { seq: usize },
+    /// A sequence is saved, removed, and restored as another.
+    Restore { from: usize, to: usize },
+}
+
+const N_SEQ: usize = 3;
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let seq = || 0..N_SEQ;
+    let op = prop_oneof![
+        6 => (seq(), prop_oneof![1usize..4, 1usize..150]).prop_map(|(seq, n)| Op::Decode { seq, n }),
+        4 => Just(Op::Together),
+        2 => (seq(), seq()).prop_map(|(from, to)| Op::Copy { from, to }),
+        2 => (seq(), 1usize..40).prop_map(|(seq, n)| Op::Cut { seq, n }),
+        2 => (seq(), 1usize..100).prop_map(|(seq, n)| Op::Shift { seq, n }),
+        1 => seq().prop_map(|seq| Op::Forget { seq }),
+        1 => seq().prop_map(|seq| Op::Keep { seq }),
+        2 => (seq(), seq()).prop_map(|(from, to)| Op::Restore { from, to }),
+    ];
+    prop::collection::vec(op, 1..30)
+}
+
+/// A context, and how many tokens each sequence has.
+struct Cache<'m> {
+    context: Context<'m>,
+    unified: bool,
+    len: [usize; N_SEQ],
+    token: i32,
+}
+
+impl<'m> Cache<'m> {
+    fn new(model: &'m Model, options: Options) -> Self {
+        let context = Context::new(model, options).expect("a context");
+        Self { context, unified: options.unified, len: [0; N_SEQ], token: 7 }
+    }
+
+    fn memory(&self) -> sys::llama_memory_t {
+        self.context.memory()
+    }
+
+    fn entry(&mut self, seq: usize) -> Entry {
+        self.token = 3 + (self.token * 29 + 11) % 250;
+        self.len[seq] += 1;
+        Entry { token: self.token, pos: self.len[seq] - 1, seq: seq as i32, output: true }
+    }
+
+    /// Logits that the operation brings forth. One that is not possible now does nothing.
+    fn run(&mut self, op: &Op, room: usize) -> Vec<Vec<f32>> {
+        let used: usize = if self.unified {
+            self.len.iter().sum()
+        } else {
+            self.len.into_iter().max().unwrap_or(0)
+        };
+        // SAFETY: the memory belongs to the context, sequences are in range.
+        unsafe {
+            match *op {
+                Op::Decode { seq, n } if used + n <= room => {
+                    let entries: Vec<_> = (0..n).map(|_| self.entry(seq)).collect();
+                    return self.context.decode(&entries);
+                }
+                Op::Together if used + N_SEQ <= room && self.len.iter().any(|&n| n > 0) => {
+                    let seqs: Vec<_> = (0..N_SEQ).filter(|&seq| self.len[seq] > 0).collect();
+                    let entries: Vec<_> = seqs.into_iter().map(|seq| self.entry(seq)).collect();
+                    return self.context.decode(&entries);
+                }
+                Op::Copy { from, to } if from != to => {
+                    sys::llama_memory_seq_rm(self.memory(), to as i32, -1, -1);
+                    sys::llama_memory_seq_cp(self.memory(), from as i32, to as i32, -1, -1);
+                    self.len[to] = self.len[from];
+                }
+                Op::Cut { seq, n } if n < self.len[seq] => {
+                    self.len[seq] -= n;
+                    assert!(sys::llama_memory_seq_rm(
+                        self.memory(),
+                        seq as i32,
+                        self.len[seq] as i32,
+                        -1
+                    ));
+                }
+                // A cell that two sequences share cannot move for one of them.
+                Op::Shift { seq, n } if n < self.len[seq] && (!self.unified || self.alone(seq)) => {
+                    assert!(sys::llama_memory_seq_rm(self.memory(), seq as i32, 0, n as i32));
+                    sys::llama_memory_seq_add(self.memory(), seq as i32, n as i32, -1, -(n as i32));
+                    self.len[seq] -= n;
+                }
+                Op::Forget { seq } => {
+                    sys::llama_memory_seq_rm(self.memory(), seq as i32, -1, -1);
+                    self.len[seq] = 0;
+                }
+                Op::Keep { seq } if self.unified => {
+                    sys::llama_memory_seq_keep(self.memory(), seq as i32);
+                    let len = self.len[seq];
+                    self.len = [0; N_SEQ];
+                    self.len[seq] = len;
+                }
+                Op::Restore { from, to } if self.len[from] > 0 => {
+                    let raw = self.context.raw();
+                    let mut state = vec![0; sys::llama_state_seq_get_size(raw, from as i32)];
+                    let n = sys::llama_state_seq_get_data(
+                        raw,
+                        state.as_mut_ptr(),
+                        state.len(),
+                        from as i32,
+                    );
+                    assert_eq!(n, state.len());
+                    sys::llama_memory_seq_rm(self.memory(), from as i32, -1, -1);
+                    let len = std::mem::take(&mut self.len[from]);
+                    sys::llama_memory_seq_rm(self.memory(), to as i32, -1, -1);
+                    let n =
+                        sys::llama_state_seq_set_data(raw, state.as_ptr(), state.len(), to as i32);
+                    assert_eq!(n, state.len());
+                    self.len[to] = len;
+                }
+                _ => {}
+            }
+        }
+        Vec::new()
+    }
+
+    /// Whether no other sequence has tokens: none of its cells can be shared.
+    fn alone(&self, seq: usize) -> bool {
+        (0..N_SEQ).all(|other| other == seq || self.len[other] == 0)
+    }
+}
+
+/// The largest difference of logits between a cache with anchors and one without.
+fn check(model: &Model, options: Options, ops: &[Op], limit: f64) -> Result<(), TestCaseError> {
+    let room = if options.unified { options.n_ctx } else { options.n_ctx / options.n_seq } as usize;
+    let mut with = Cache::new(model, Options { anchors: ON, ..options });
+    let mut without = Cache::new(model, Options { anchors: OFF, ..options });
+    for (i, op) in ops.iter().enumerate() {
+        let (a, b) = (with.run(op, room), without.run(op, room));
+        for (a, b) in a.iter().zip(&b) {
+            let kld = kld(b, a);
+            prop_assert!(kld <= limit, "operation {i}, {op:?}: KLD {kld:.2e}");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn f16_with_anchors_is_f16(ops in ops(), unified: bool, flash_attn: bool, n_ubatch in prop_oneof![Just(512u32), Just(48), Just(7)]) {
+        let flash_attn = if flash_attn { sys::LLAMA_FLASH_ATTN_TYPE_ENABLED } else { sys::LLAMA_FLASH_ATTN_TYPE_DISABLED };
+        let n_ctx = if unified { 512 } else { 3 * 512 };
+        let options = Options { n_ctx, n_seq: N_SEQ as u32, unified, flash_attn, n_ubatch, n_threads: 2, ..Options::new((F16, F16)) };
+        check(model(), options, &ops, 1e-5)?;
+    }
+}
+
+fn model() -> &'static Model {
+    static MODEL: std::sync::OnceLock<Model> = std::sync::OnceLock::new();
+    MODEL.get_or_init(|| tiny(Tiny { key_bias: 3.0, sharpness: 30.0, ..Tiny::new(64) }))
+}
