@@ -531,9 +531,9 @@ private:
     const llama_kv_anchors   & anchors;
 };
 
-// Anchors turn as the keys of their first cell do. Each key is put together, turned, and measured from the turned
-// anchor: exact, also where the cells of an anchor turn differently.
-void llama_kv_cache::build_anchored_shift(
+// Each key is put together, turned, and measured from its anchor, which turns as the key of its first cell does:
+// exact, also where the cells of an anchor turn differently.
+void llama_kv_cache::build_whole_shift(
            llm_graph_result * res,
         const llama_cparams & cparams,
              const kv_layer & layer,
@@ -543,9 +543,28 @@ void llama_kv_cache::build_anchored_shift(
                       float   freq_base,
                       float   freq_scale) const {
     ggml_context * ctx = res->get_ctx();
+    ggml_cgraph  * gf  = res->get_gf();
 
     const int64_t n_embd_head = hparams.n_embd_head_k(layer.il);
     const int64_t n_head      = hparams.n_head_kv    (layer.il);
+
+    // t: F32 [n_embd_k_gqa, n]
+    const auto turn = [&](ggml_tensor * t, ggml_tensor * by) {
+        const int64_t n = t->ne[1];
+        t = ggml_reshape_3d(ctx, t, n_embd_head, n_head, n);
+        t = rot ? llama_mul_mat_hadamard(ctx, t, rot) : t;
+        t = build_rope_shift(cparams, ctx, t, by, nullptr, factors, freq_base, freq_scale, layer.il);
+        t = rot ? llama_mul_mat_hadamard(ctx, t, rot) : t;
+        return ggml_reshape_2d(ctx, t, n_embd_head*n_head, n);
+    };
+
+    ggml_tensor * k   = flat(ctx, layer.k);
+    ggml_tensor * key = ggml_cast(ctx, k, GGML_TYPE_F32);
+
+    if (!layer.anchors) {
+        ggml_build_forward_expand(gf, ggml_cpy(ctx, turn(key, shift), k));
+        return;
+    }
 
     llm_graph_input_anchor_shift * inp = nullptr;
     for (auto & input : res->inputs) {
@@ -559,28 +578,16 @@ void llama_kv_cache::build_anchored_shift(
         inp->row_shift = new_input(ctx, GGML_TYPE_I32, (int64_t) anchors->get_n_rows()*n_stream, 1, "k_anchors_row_shift");
     }
 
-    // t: F32 [n_embd_k_gqa, n]
-    const auto turn = [&](ggml_tensor * t, ggml_tensor * by) {
-        const int64_t n = t->ne[1];
-        t = ggml_reshape_3d(ctx, t, n_embd_head, n_head, n);
-        t = rot ? llama_mul_mat_hadamard(ctx, t, rot) : t;
-        t = build_rope_shift(cparams, ctx, t, by, nullptr, factors, freq_base, freq_scale, layer.il);
-        t = rot ? llama_mul_mat_hadamard(ctx, t, rot) : t;
-        return ggml_reshape_2d(ctx, t, n_embd_head*n_head, n);
-    };
-
-    ggml_tensor * k     = flat(ctx, layer.k);
     ggml_tensor * table = flat(ctx, layer.anchors);
 
-    ggml_tensor * key = ggml_add(ctx, ggml_cast(ctx, k, GGML_TYPE_F32), ggml_get_rows(ctx, table, inp->cell_rows));
-    key = turn(key, shift);
+    key = turn(ggml_add(ctx, key, ggml_get_rows(ctx, table, inp->cell_rows)), shift);
 
     // the keys are whole before the table changes
-    ggml_build_forward_expand(res->get_gf(), key);
-    ggml_build_forward_expand(res->get_gf(), ggml_cpy(ctx, turn(ggml_cast(ctx, table, GGML_TYPE_F32), inp->row_shift), table));
+    ggml_build_forward_expand(gf, key);
+    ggml_build_forward_expand(gf, ggml_cpy(ctx, turn(ggml_cast(ctx, table, GGML_TYPE_F32), inp->row_shift), table));
 
     key = ggml_sub(ctx, key, ggml_get_rows(ctx, table, inp->cell_rows));
-    ggml_build_forward_expand(res->get_gf(), ggml_cpy(ctx, key, k));
+    ggml_build_forward_expand(gf, ggml_cpy(ctx, key, k));
 }
 
 //

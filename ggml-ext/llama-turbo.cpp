@@ -4,8 +4,10 @@
 #include "llama-hparams.h"
 #include "llama-impl.h"
 #include "llama-kv-anchors.h"
+#include "llama-kv-policy.h"
 #include "llama-model.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -24,47 +26,125 @@ static const char * alternatives(uint32_t n_embd_head) {
     return n_embd_head % 32 == 0 ? "q8_0, q5_0, q4_0 or f16" : "f16 or bf16";
 }
 
-static bool check_head_dim(const llama_hparams & hparams, ggml_type type, bool is_k) {
+// models whose graphs write keys to the cache by themselves, or read them in ways that do not add the term
+static bool has_own_attention(llm_arch arch) {
+    switch (arch) {
+        case LLM_ARCH_DEEPSEEK32:
+        case LLM_ARCH_DEEPSEEK4:
+        case LLM_ARCH_DFLASH:
+        case LLM_ARCH_DOTS3NOTE:
+        case LLM_ARCH_GLM5_NEXT:
+        case LLM_ARCH_GLM_DSA:
+        case LLM_ARCH_HY_V4:
+        case LLM_ARCH_MINIMAX_M3:
+        case LLM_ARCH_QWEN4EXP:
+            return true;
+        default:
+            return false;
+    }
+}
+
+//
+// layers
+//
+
+// The model's layers with keys and values of their own, in order: what policies count.
+static std::vector<uint32_t> kv_layers(const llama_model & model) {
+    const auto & hparams = model.hparams;
+
+    std::vector<uint32_t> res;
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        if (!hparams.has_kv(il) || hparams.is_recr(il)) {
-            continue;
+        // Falcon-H1's layers are recurrent and attend, too
+        const bool is_recr = hparams.is_recr(il) && model.arch != LLM_ARCH_FALCON_H1;
+        if (hparams.has_kv(il) && !is_recr && hparams.n_head_kv(il) > 0) {
+            res.push_back(il);
         }
-        const uint32_t n_embd_head = is_k ? hparams.n_embd_head_k(il) : hparams.n_embd_head_v(il);
-        if (n_embd_head % 64 != 0) {
-            LLAMA_LOG_ERROR("%s: %s cache type %s needs a head_dim that is a multiple of 64, but layer %u has %u. use %s instead\n",
-                    __func__, is_k ? "K" : "V", ggml_type_name(type), il, n_embd_head, alternatives(n_embd_head));
+    }
+    return res;
+}
+
+static const char * exceptions(const llama_context_params & params, bool is_k) {
+    const char * text = is_k ? params.type_k_layers : params.type_v_layers;
+    return text && *text ? text : nullptr;
+}
+
+//
+// checks
+//
+
+static bool check_layer(const llama_hparams & hparams, uint32_t il, ggml_type type, bool is_k) {
+    const char *   kv          = is_k ? "K" : "V";
+    const uint32_t n_embd_head = is_k ? hparams.n_embd_head_k(il) : hparams.n_embd_head_v(il);
+    if (n_embd_head % ggml_blck_size(type) != 0) {
+        LLAMA_LOG_ERROR("%s: %s cache type %s needs a head_dim that is a multiple of %d, but layer %u has %u. use %s instead\n",
+                __func__, kv, ggml_type_name(type), (int) ggml_blck_size(type), il, n_embd_head, alternatives(n_embd_head));
+        return false;
+    }
+    return true;
+}
+
+// types: of K or V, by KV layer
+static bool check_types(const llama_model & model, const llama_kv_policy & types, bool is_k) {
+    const auto layers = kv_layers(model);
+    for (size_t i = 0; i < layers.size(); ++i) {
+        if (!check_layer(model.hparams, layers[i], types[i], is_k)) {
             return false;
         }
     }
     return true;
 }
 
-bool llama_turbo_check_params(const llama_hparams & hparams, const llama_context_params & params) {
-    const bool turbo_k = is_turbo(params.type_k);
-    const bool turbo_v = is_turbo(params.type_v);
+static bool any(const llama_kv_policy & types, bool (*is)(ggml_type)) {
+    return std::any_of(types.all().begin(), types.all().end(), is);
+}
 
-    if (!turbo_k && !turbo_v) {
-        return true;
+static bool check_params(const llama_model & model, llama_context_params & params) {
+    const auto & hparams = model.hparams;
+
+    const bool has_exceptions = exceptions(params, true) || exceptions(params, false);
+    if (has_exceptions && (hparams.is_mla() || has_own_attention(model.arch))) {
+        LLAMA_LOG_ERROR("%s: the KV cache of this model (%s) has one type for all layers: no exceptions are possible\n", __func__, model.arch_name().c_str());
+        return false;
     }
 
-    const char * name = ggml_type_name(turbo_k ? params.type_k : params.type_v);
+    const uint32_t n_layer_kv = kv_layers(model).size();
+    const llama_kv_policy types_k(params.type_k, exceptions(params, true),  n_layer_kv);
+    const llama_kv_policy types_v(params.type_v, exceptions(params, false), n_layer_kv);
 
-    if ((turbo_k && !check_head_dim(hparams, params.type_k, true)) ||
-        (turbo_v && !check_head_dim(hparams, params.type_v, false))) {
+    if (has_exceptions && any(types_v, ggml_is_quantized)) {
+        if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {
+            LLAMA_LOG_INFO("%s: enabling flash_attn since it is required for quantized V cache\n", __func__);
+            params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+        }
+        if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
+            LLAMA_LOG_ERROR("%s: quantized V cache (layers %s) requires flash attention, which is off. use -fa on, or f16 for V\n",
+                    __func__, types_v.describe().c_str());
+            return false;
+        }
+    }
+
+    const bool turbo_k = is_turbo(params.type_k) || any(types_k, is_turbo);
+    const bool turbo_v = is_turbo(params.type_v) || any(types_v, is_turbo);
+
+    if (!turbo_k && !turbo_v) {
+        return !has_exceptions || (check_types(model, types_k, true) && check_types(model, types_v, false));
+    }
+
+    if (!check_types(model, types_k, true) || !check_types(model, types_v, false)) {
         return false;
     }
 
     const char * rot_disable = getenv("LLAMA_ATTN_ROT_DISABLE");
     if (rot_disable && atoi(rot_disable)) {
-        LLAMA_LOG_ERROR("%s: cache type %s is a code for rotated data, but LLAMA_ATTN_ROT_DISABLE=%s switches the rotation off. "
-                "unset it, or use q8_0 or f16 instead\n", __func__, name, rot_disable);
+        LLAMA_LOG_ERROR("%s: cache types K (%s), V (%s): turbo is a code for rotated data, but LLAMA_ATTN_ROT_DISABLE=%s switches the rotation off. "
+                "unset it, or use q8_0 or f16 instead\n", __func__, types_k.describe().c_str(), types_v.describe().c_str(), rot_disable);
         return false;
     }
 
     // the graph of multi-head latent attention without a sliding window (llm_graph_input_attn_k) does not rotate
     if (hparams.is_mla() && hparams.swa_type == LLAMA_SWA_TYPE_NONE) {
         LLAMA_LOG_ERROR("%s: cache type %s is a code for rotated data, but the keys of multi-head latent attention (head_dim %u) "
-                "are not rotated. use q8_0 or f16 instead\n", __func__, name, hparams.n_embd_head_k());
+                "are not rotated. use q8_0 or f16 instead\n", __func__, ggml_type_name(params.type_k), hparams.n_embd_head_k());
         return false;
     }
 
@@ -74,13 +154,25 @@ bool llama_turbo_check_params(const llama_hparams & hparams, const llama_context
         return false;
     }
 
-    if (!is_fast_partner(params.type_k) || !is_fast_partner(params.type_v)) {
-        LLAMA_LOG_WARN("%s: attention over K of type %s and V of type %s is slow: it takes each row apart again for every query head. "
-                "pair turbo types with each other, q8_0, f16 or bf16\n",
-                __func__, ggml_type_name(params.type_k), ggml_type_name(params.type_v));
+    for (uint32_t i = 0; i < n_layer_kv; ++i) {
+        if ((is_turbo(types_k[i]) || is_turbo(types_v[i])) && !(is_fast_partner(types_k[i]) && is_fast_partner(types_v[i]))) {
+            LLAMA_LOG_WARN("%s: attention over K of type %s and V of type %s is slow: it takes each row apart again for every query head. "
+                    "pair turbo types with each other, q8_0, f16 or bf16\n",
+                    __func__, ggml_type_name(types_k[i]), ggml_type_name(types_v[i]));
+            break;
+        }
     }
 
     return true;
+}
+
+bool llama_turbo_check_params(const llama_model & model, llama_context_params & params) {
+    try {
+        return check_params(model, params);
+    } catch (const std::invalid_argument & err) {
+        LLAMA_LOG_ERROR("%s: cache types of layers: %s\n", __func__, err.what());
+        return false;
+    }
 }
 
 static void check_rotation(const char * kv, ggml_type type, bool rot, int n_embd_head) {
@@ -143,26 +235,34 @@ llama_turbo_options_scope::~llama_turbo_options_scope() {
 }
 
 //
-// anchors
+// types of layers
 //
 
-// models whose graphs write keys to the cache by themselves, or read them in ways that do not add the term
-static bool has_own_attention(llm_arch arch) {
-    switch (arch) {
-        case LLM_ARCH_DEEPSEEK32:
-        case LLM_ARCH_DEEPSEEK4:
-        case LLM_ARCH_DFLASH:
-        case LLM_ARCH_DOTS3NOTE:
-        case LLM_ARCH_GLM5_NEXT:
-        case LLM_ARCH_GLM_DSA:
-        case LLM_ARCH_HY_V4:
-        case LLM_ARCH_MINIMAX_M3:
-        case LLM_ARCH_QWEN4EXP:
-            return true;
-        default:
-            return false;
+// the types of K or V by KV layer, if the cache that is being created has exceptions
+static llama_kv_policy layer_types(const llama_model & model, ggml_type type, bool is_k) {
+    return llama_kv_policy(type, options ? exceptions(*options, is_k) : nullptr, kv_layers(model).size());
+}
+
+ggml_type llama_turbo_layer_type(const llama_model & model, uint32_t il, ggml_type type, bool is_k) {
+    const auto layers = kv_layers(model);
+    const auto it = std::find(layers.begin(), layers.end(), il);
+    return it == layers.end() ? type : layer_types(model, type, is_k)[it - layers.begin()];
+}
+
+bool llama_turbo_any_quantized(const llama_model & model, ggml_type type, bool is_k) {
+    return ggml_is_quantized(type) || any(layer_types(model, type, is_k), ggml_is_quantized);
+}
+
+void llama_turbo_log_layer_types(const llama_model & model, ggml_type type_k, ggml_type type_v) {
+    if (options && (exceptions(*options, true) || exceptions(*options, false))) {
+        LLAMA_LOG_INFO("%s: types by KV layer: K %s; V %s\n", __func__,
+                layer_types(model, type_k, true).describe().c_str(), layer_types(model, type_v, false).describe().c_str());
     }
 }
+
+//
+// anchors
+//
 
 // whether flash attention with anchors over this K runs on the device
 static bool device_has_anchors(ggml_backend_dev_t dev, ggml_type type_k, int64_t n_embd_head) {
@@ -211,8 +311,10 @@ std::shared_ptr<llama_kv_anchors> llama_turbo_make_anchors(
         bool offload) {
     const llama_kv_anchors_type wanted = options ? options->kv_anchors : LLAMA_KV_ANCHORS_AUTO;
 
-    if (wanted == LLAMA_KV_ANCHORS_OFF || (wanted == LLAMA_KV_ANCHORS_AUTO && !is_turbo(type_k))) {
-        if (is_turbo(type_k)) {
+    const bool turbo_k = is_turbo(type_k) || any(layer_types(model, type_k, true), is_turbo);
+
+    if (wanted == LLAMA_KV_ANCHORS_OFF || (wanted == LLAMA_KV_ANCHORS_AUTO && !turbo_k)) {
+        if (turbo_k) {
             LLAMA_LOG_INFO("%s: key anchors are off\n", __func__);
         }
         return nullptr;
@@ -230,4 +332,8 @@ std::shared_ptr<llama_kv_anchors> llama_turbo_make_anchors(
     LLAMA_LOG_INFO("%s: key anchors are on: one F16 vector per %u cells, counted as part of K (--kv-anchors off switches them off)\n",
             __func__, llama_kv_anchors::N_RUN);
     return std::make_shared<llama_kv_anchors>(n_cells, n_stream);
+}
+
+bool llama_turbo_layer_has_anchors(ggml_type type_k) {
+    return is_turbo(type_k) || (options && options->kv_anchors == LLAMA_KV_ANCHORS_ON);
 }

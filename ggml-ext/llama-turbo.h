@@ -34,8 +34,21 @@ std::shared_ptr<llama_kv_anchors> llama_turbo_make_anchors(
         uint32_t n_stream,
         bool offload);
 
-// called before a context is created; logs the reason and returns false if it cannot have these cache types
-bool llama_turbo_check_params(const llama_hparams & hparams, const llama_context_params & params);
+// whether a layer with this K has them, if the cache does
+bool llama_turbo_layer_has_anchors(ggml_type type_k);
+
+// called before a context is created: resolves what the cache types ask of it. logs the reason and returns false if
+// it cannot have them
+bool llama_turbo_check_params(const llama_model & model, llama_context_params & params);
+
+// the type of K or V in layer il of a cache whose type is the given one but for exceptions
+ggml_type llama_turbo_layer_type(const llama_model & model, uint32_t il, ggml_type type, bool is_k);
+
+// whether K or V of any layer is quantized, so that the graph has to rotate all of them
+bool llama_turbo_any_quantized(const llama_model & model, ggml_type type, bool is_k);
+
+// the log of a cache with exceptions
+void llama_turbo_log_layer_types(const llama_model & model, ggml_type type_k, ggml_type type_v);
 
 // called by every KV cache (also those inside hybrid, sliding-window and indexer caches) once it has decided
 // whether the graph rotates K and V. throws if a turbo type would not be rotated

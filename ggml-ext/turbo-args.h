@@ -19,3 +19,45 @@ static inline llama_kv_anchors_type turbo_parse_kv_anchors(const std::string & v
     }
     throw std::invalid_argument("unknown value for --kv-anchors: '" + value + "', expected on, off or auto");
 }
+
+// "TYPE" or "TYPE,SELECTOR=TYPE,...": the type and the exceptions, which are checked once the model is known
+static inline void turbo_parse_cache_type(const std::string & value, std::string & type, std::string & layers) {
+    const size_t comma = value.find(',');
+    type   = value.substr(0, comma);
+    layers = comma == std::string::npos ? "" : value.substr(comma + 1);
+    if (comma != std::string::npos && layers.empty()) {
+        throw std::invalid_argument("nothing behind the comma of '" + value + "': expected TYPE,SELECTOR=TYPE,...");
+    }
+}
+
+struct turbo_kv_preset {
+    const char * name;
+    const char * k;
+    const char * v;
+};
+
+// docs/quality.md has their measured rows
+static const turbo_kv_preset TURBO_KV_PRESETS[] = {
+    { "k3v2",    "turbo3", "turbo2" },
+    { "k4v2",    "turbo4", "turbo2" },
+    { "k4v3",    "turbo4", "turbo3" },
+    { "k4v4",    "turbo4", "turbo4" },
+    { "quality", "q8_0",   "turbo4" },
+};
+
+static inline std::string turbo_kv_preset_names() {
+    std::string res;
+    for (const auto & preset : TURBO_KV_PRESETS) {
+        res += (res.empty() ? "" : ", ") + std::string(preset.name);
+    }
+    return res;
+}
+
+static inline const turbo_kv_preset & turbo_find_kv_preset(const std::string & name) {
+    for (const auto & preset : TURBO_KV_PRESETS) {
+        if (name == preset.name) {
+            return preset;
+        }
+    }
+    throw std::invalid_argument("unknown value for --kv-preset: '" + name + "', expected one of " + turbo_kv_preset_names());
+}

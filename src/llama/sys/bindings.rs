@@ -801,6 +801,8 @@ pub struct llama_context_params {
     pub defrag_thold: f32,
     pub cb_eval: ggml_backend_sched_eval_callback,
     pub cb_eval_user_data: *mut ::std::os::raw::c_void,
+    pub type_k_layers: *const ::std::os::raw::c_char,
+    pub type_v_layers: *const ::std::os::raw::c_char,
     pub type_k: ggml_type,
     pub type_v: ggml_type,
     pub kv_anchors: llama_kv_anchors_type,
@@ -818,7 +820,7 @@ pub struct llama_context_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_context_params"][::std::mem::size_of::<llama_context_params>() - 168usize];
+    ["Size of llama_context_params"][::std::mem::size_of::<llama_context_params>() - 184usize];
     ["Alignment of llama_context_params"][::std::mem::align_of::<llama_context_params>() - 8usize];
     ["Offset of field: llama_context_params::n_ctx"]
         [::std::mem::offset_of!(llama_context_params, n_ctx) - 0usize];
@@ -868,34 +870,38 @@ const _: () = {
         [::std::mem::offset_of!(llama_context_params, cb_eval) - 88usize];
     ["Offset of field: llama_context_params::cb_eval_user_data"]
         [::std::mem::offset_of!(llama_context_params, cb_eval_user_data) - 96usize];
+    ["Offset of field: llama_context_params::type_k_layers"]
+        [::std::mem::offset_of!(llama_context_params, type_k_layers) - 104usize];
+    ["Offset of field: llama_context_params::type_v_layers"]
+        [::std::mem::offset_of!(llama_context_params, type_v_layers) - 112usize];
     ["Offset of field: llama_context_params::type_k"]
-        [::std::mem::offset_of!(llama_context_params, type_k) - 104usize];
+        [::std::mem::offset_of!(llama_context_params, type_k) - 120usize];
     ["Offset of field: llama_context_params::type_v"]
-        [::std::mem::offset_of!(llama_context_params, type_v) - 108usize];
+        [::std::mem::offset_of!(llama_context_params, type_v) - 124usize];
     ["Offset of field: llama_context_params::kv_anchors"]
-        [::std::mem::offset_of!(llama_context_params, kv_anchors) - 112usize];
+        [::std::mem::offset_of!(llama_context_params, kv_anchors) - 128usize];
     ["Offset of field: llama_context_params::abort_callback"]
-        [::std::mem::offset_of!(llama_context_params, abort_callback) - 120usize];
+        [::std::mem::offset_of!(llama_context_params, abort_callback) - 136usize];
     ["Offset of field: llama_context_params::abort_callback_data"]
-        [::std::mem::offset_of!(llama_context_params, abort_callback_data) - 128usize];
+        [::std::mem::offset_of!(llama_context_params, abort_callback_data) - 144usize];
     ["Offset of field: llama_context_params::embeddings"]
-        [::std::mem::offset_of!(llama_context_params, embeddings) - 136usize];
+        [::std::mem::offset_of!(llama_context_params, embeddings) - 152usize];
     ["Offset of field: llama_context_params::offload_kqv"]
-        [::std::mem::offset_of!(llama_context_params, offload_kqv) - 137usize];
+        [::std::mem::offset_of!(llama_context_params, offload_kqv) - 153usize];
     ["Offset of field: llama_context_params::no_perf"]
-        [::std::mem::offset_of!(llama_context_params, no_perf) - 138usize];
+        [::std::mem::offset_of!(llama_context_params, no_perf) - 154usize];
     ["Offset of field: llama_context_params::op_offload"]
-        [::std::mem::offset_of!(llama_context_params, op_offload) - 139usize];
+        [::std::mem::offset_of!(llama_context_params, op_offload) - 155usize];
     ["Offset of field: llama_context_params::swa_full"]
-        [::std::mem::offset_of!(llama_context_params, swa_full) - 140usize];
+        [::std::mem::offset_of!(llama_context_params, swa_full) - 156usize];
     ["Offset of field: llama_context_params::kv_unified"]
-        [::std::mem::offset_of!(llama_context_params, kv_unified) - 141usize];
+        [::std::mem::offset_of!(llama_context_params, kv_unified) - 157usize];
     ["Offset of field: llama_context_params::samplers"]
-        [::std::mem::offset_of!(llama_context_params, samplers) - 144usize];
+        [::std::mem::offset_of!(llama_context_params, samplers) - 160usize];
     ["Offset of field: llama_context_params::n_samplers"]
-        [::std::mem::offset_of!(llama_context_params, n_samplers) - 152usize];
+        [::std::mem::offset_of!(llama_context_params, n_samplers) - 168usize];
     ["Offset of field: llama_context_params::ctx_other"]
-        [::std::mem::offset_of!(llama_context_params, ctx_other) - 160usize];
+        [::std::mem::offset_of!(llama_context_params, ctx_other) - 176usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -1,0 +1,114 @@
+//! Cache types layer by layer, as a user asks for them: policies, presets, and what is refused.
+#![cfg(feature = "llama")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::models;
+use common::process::{Finished, run};
+
+const COMPLETION: &str = env!("CARGO_BIN_EXE_llama-completion");
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A few tokens of a test model, with the library's log.
+fn complete(model: &str, args: &[&str]) -> Finished {
+    let model = models::path(model);
+    let mut all =
+        vec!["-m", model.to_str().expect("a path in UTF-8"), "-p", "The capital of France is"];
+    all.extend([
+        "-no-cnv",
+        "--simple-io",
+        "-n",
+        "8",
+        "-c",
+        "256",
+        "-t",
+        "1",
+        "--temp",
+        "0",
+        "--no-warmup",
+        "-lv",
+        "4",
+    ]);
+    all.extend(args);
+    run(COMPLETION, &all, &[], LIMIT)
+}
+
+#[test]
+fn a_policy_gives_each_layer_its_type() {
+    let ran = complete(
+        "smollm2",
+        &["-ctk", "turbo3,first2=q8_0,last1=turbo4,5=f16,7-9=turbo2", "-ctv", "turbo4,last2=q8_0"],
+    );
+    ran.assert_success();
+    let types = "K 0-1: q8_0, 2-4: turbo3, 5: f16, 6: turbo3, 7-9: turbo2, 10-28: turbo3, 29: turbo4; V 0-27: turbo4, 28-29: q8_0";
+    assert!(ran.text().contains(types), "{}", ran.text());
+    assert!(ran.stdout.contains("Paris"), "{}", ran.text());
+}
+
+/// Gemma has two caches, one for the layers that see 512 cells: its layers are counted over both.
+#[test]
+fn layers_are_counted_over_the_caches_of_a_model() {
+    let ran = complete("gemma", &["-ctk", "turbo4,6=q8_0", "-ctv", "turbo4"]);
+    ran.assert_success();
+    assert!(ran.text().contains("K 0-5: turbo4, 6: q8_0, 7-17: turbo4"), "{}", ran.text());
+    // 256 cells of one head of 256 values in 18 layers: one with 8.5 bits, the others with 4.25 and anchors.
+    let bits = 17.0 * (4.25 + 0.25) + 8.5;
+    let expected = 256.0 * 256.0 * bits / 8.0 / 1024.0 / 1024.0;
+    let sum: f64 = k_sizes(&ran.text()).iter().sum();
+    assert!((sum - expected).abs() < 0.011, "{sum} instead of {expected} MiB: {}", ran.text());
+}
+
+/// MiB of K of every cache of the last context that the log tells of.
+fn k_sizes(log: &str) -> Vec<f64> {
+    let last = log.rfind("llama_context: n_ctx ").map_or(log, |at| &log[at..]);
+    let size = |line: &str| {
+        let (_, after) = line
+            .split_once("), K (turbo4): ")
+            .or_else(|| line.split_once(" seqs), K (turbo4):"))?;
+        after.trim_start().split_once(" MiB")?.0.parse().ok()
+    };
+    last.lines().filter_map(size).collect()
+}
+
+#[test]
+fn presets_are_pairs() {
+    for (preset, k, v) in [
+        ("k4v4", "turbo4", "turbo4"),
+        ("k4v3", "turbo4", "turbo3"),
+        ("k4v2", "turbo4", "turbo2"),
+        ("k3v2", "turbo3", "turbo2"),
+        ("quality", "q8_0", "turbo4"),
+    ] {
+        let ran = complete("smollm2", &["--kv-preset", preset]);
+        ran.assert_success();
+        for types in [format!("K ({k})"), format!("V ({v})")] {
+            assert!(ran.text().contains(&types), "{preset}: no {types}: {}", ran.text());
+        }
+    }
+    complete("smollm2", &["--kv-preset", "k9"]).assert_refused(&["k9", "k4v2", "quality"]);
+}
+
+#[test]
+fn a_wrong_policy_is_refused() {
+    for (policy, words) in [
+        ("turbo4,", &["turbo4,"][..]),
+        ("turbo9,first2=q8_0", &["turbo9"]),
+        ("turbo4,first2=turbo9", &["turbo9"]),
+        ("turbo4,first2", &["first2", "SELECTOR=TYPE"]),
+        ("turbo4,middle=f16", &["middle", "firstN, lastN"]),
+        ("turbo4,30=f16", &["30", "30 KV layers"]),
+        ("turbo4,last31=f16", &["last31", "30 KV layers"]),
+        ("turbo4,5-3=f16", &["5-3", "out of range"]),
+        ("turbo4,first0=f16", &["first0", "out of range"]),
+        ("turbo4,99999999999=f16", &["99999999999"]),
+    ] {
+        for flag in ["-ctk", "-ctv"] {
+            complete("smollm2", &[flag, policy]).assert_refused(words);
+        }
+    }
+    // V of one layer is enough to need flash attention.
+    complete("smollm2", &["-ctv", "f16,3=turbo2", "-fa", "off"])
+        .assert_refused(&["flash attention", "3: turbo2"]);
+}
