@@ -167,3 +167,71 @@ fn bench_runs_every_type() {
         }
     }
 }
+
+/// A completion that logs what the library says; its key cache in MiB.
+fn key_cache(model: &str, args: &[&str], env: &[(&str, &str)]) -> (Finished, f64) {
+    let args = [&["-c", "65536", "-lv", "4", "-ctk", "turbo4"], args].concat();
+    let ran = complete(COMPLETION, model, &args, env);
+    ran.assert_success();
+    let text = ran.text();
+    let (_, size) = text.split_once("K (turbo4):").unwrap_or_else(|| panic!("no size: {text}"));
+    let size = size.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number");
+    (ran, size)
+}
+
+#[test]
+fn key_anchors_are_switched() {
+    let (_dir, model) = tiny(64);
+    let variable = |value| [("LLAMA_ARG_KV_ANCHORS", value)];
+    let (off, off_size) = key_cache(&model, &["--kv-anchors", "off"], &[]);
+    assert!(off.text().contains("key anchors are off"), "{}", off.text());
+    for (args, env) in [
+        (&[][..], &[][..]),
+        (&["--kv-anchors", "on"], &[]),
+        (&["--kv-anchors", "auto"], &[]),
+        (&["--kv-anchors", "on"], &variable("off")),
+        (&[], &variable("on")),
+    ] {
+        let (on, on_size) = key_cache(&model, args, env);
+        assert!(on.text().contains("key anchors are on"), "{args:?}: {}", on.text());
+        // 16 bits per 64 cells.
+        let ratio = on_size / off_size;
+        assert!((ratio - 4.5 / 4.25).abs() < 0.005, "{args:?}: {on_size} and {off_size} MiB");
+    }
+    assert_eq!(key_cache(&model, &[], &variable("off")).1, off_size);
+
+    // Of other types only if asked.
+    for (value, is_on) in [("auto", false), ("on", true)] {
+        let ran = complete(COMPLETION, &model, &["-lv", "4", "--kv-anchors", value], &[]);
+        ran.assert_success();
+        assert_eq!(ran.text().contains("key anchors are on"), is_on, "{}", ran.text());
+    }
+}
+
+#[test]
+fn key_anchors_are_an_option_of_every_tool() {
+    for tool in [CLI, COMPLETION, SERVER, BENCH] {
+        let help = run(tool, &["--help"], &[], LIMIT);
+        assert!(help.text().contains("--kv-anchors"), "{tool}: {}", help.text());
+    }
+    let (_dir, model) = tiny(64);
+    for tool in [CLI, COMPLETION] {
+        complete(tool, &model, &["--kv-anchors", "bogus"], &[]).assert_refused(&[
+            "--kv-anchors",
+            "bogus",
+            "on, off or auto",
+        ]);
+        complete(tool, &model, &[], &[("LLAMA_ARG_KV_ANCHORS", "bogus")])
+            .assert_refused(&["LLAMA_ARG_KV_ANCHORS", "bogus"]);
+    }
+    let bench = |value| {
+        let args = ["-m", &model, "-ctk", "turbo4", "-fa", "1", "-p", "8", "-n", "2", "-r", "1"];
+        run(BENCH, &[&args[..], &["-t", "1", "-v", "--kv-anchors", value]].concat(), &[], LIMIT)
+    };
+    for value in ["on", "off"] {
+        let ran = bench(value);
+        ran.assert_success();
+        assert!(ran.text().contains(&format!("key anchors are {value}")), "{}", ran.text());
+    }
+    bench("bogus").assert_refused(&["--kv-anchors", "bogus"]);
+}

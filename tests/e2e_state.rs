@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::engine::{Context, Entry, Model, Options, context, label, logged};
+use common::engine::{Context, Entry, Model, Options, context, label};
 use common::models::{gemma, smollm2};
+use common::state::{restore, restore_seq, save, save_seq, shift};
 use common::stats::{kld, mean_max};
 use common::{F16, Q8_0, TEXT, TURBO2, TURBO3, TURBO4};
 use llama_turboquant::llama::sys::{self, ggml_type};
@@ -13,40 +14,6 @@ const PAIRS: [(ggml_type, ggml_type); 4] =
     [(TURBO4, TURBO2), (TURBO3, TURBO3), (Q8_0, TURBO3), (TURBO4, F16)];
 /// Tokens that are generated from a restored state.
 const N_MORE: usize = 12;
-
-fn save(context: &Context) -> Vec<u8> {
-    // SAFETY: the buffer is as long as the context says.
-    unsafe {
-        let mut state = vec![0; sys::llama_state_get_size(context.raw())];
-        let n = sys::llama_state_get_data(context.raw(), state.as_mut_ptr(), state.len());
-        assert!(n > 0 && n <= state.len(), "saved {n} bytes of {}", state.len());
-        state.truncate(n);
-        state
-    }
-}
-
-fn save_seq(context: &Context, seq: i32) -> Vec<u8> {
-    // SAFETY: the buffer is as long as the context says.
-    unsafe {
-        let mut state = vec![0; sys::llama_state_seq_get_size(context.raw(), seq)];
-        let n = sys::llama_state_seq_get_data(context.raw(), state.as_mut_ptr(), state.len(), seq);
-        assert_eq!(n, state.len());
-        state
-    }
-}
-
-/// Bytes read, 0 if the state was refused; and what was logged.
-fn restore(context: &mut Context, state: &[u8]) -> (usize, String) {
-    // SAFETY: the buffer is as long as stated.
-    logged(|| unsafe { sys::llama_state_set_data(context.raw(), state.as_ptr(), state.len()) })
-}
-
-fn restore_seq(context: &mut Context, state: &[u8], seq: i32) -> (usize, String) {
-    // SAFETY: the buffer is as long as stated.
-    logged(|| unsafe {
-        sys::llama_state_seq_set_data(context.raw(), state.as_ptr(), state.len(), seq)
-    })
-}
 
 #[test]
 fn a_restored_state_continues_with_the_same_tokens() {
@@ -144,17 +111,6 @@ fn a_cut_state_is_refused() {
         let (read, log) = restore(&mut other, &state[..n]);
         assert_eq!(read, 0, "{n} of {} bytes", state.len());
         assert!(!log.is_empty());
-    }
-}
-
-/// Removes `n` cells behind the first `keep` and moves the others to the front.
-fn shift(context: &mut Context, keep: usize, n: usize) {
-    let at = |pos: usize| pos as sys::llama_pos;
-    // SAFETY: the memory belongs to the context.
-    unsafe {
-        assert!(sys::llama_memory_can_shift(context.memory()));
-        assert!(sys::llama_memory_seq_rm(context.memory(), 0, at(keep), at(keep + n)));
-        sys::llama_memory_seq_add(context.memory(), 0, at(keep + n), -1, -at(n));
     }
 }
 

@@ -22,7 +22,8 @@ unsafe extern "C" fn log(level: sys::ggml_log_level, text: *const c_char, _: *mu
     }
 }
 
-fn init() {
+/// Before any other function of llama.cpp.
+pub fn init() {
     static ONCE: Once = Once::new();
     // SAFETY: called once, before any other function of llama.cpp.
     ONCE.call_once(|| unsafe {

@@ -1,11 +1,13 @@
 //! What the end-to-end tests share: the test models, a small harness over the raw bindings,
-//! a writer of tiny models, and programs run with a time limit.
+//! GGUF files and a writer of tiny models, and programs run with a time limit.
 #![allow(dead_code)] // every test binary uses a part
 
 pub mod engine;
 pub mod gguf;
+pub mod gguf_file;
 pub mod models;
 pub mod process;
+pub mod state;
 pub mod stats;
 
 use llama_turboquant::llama::sys::ggml_type;

@@ -1,10 +1,13 @@
 //! The test models, got by `script/models` when they are missing.
 
-use std::path::PathBuf;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use super::engine::Model;
+use llama_turboquant::llama::sys;
+
+use super::engine::{Model, init, logged};
 
 /// SmolLM2-135M-Instruct Q4_1: 30 layers, head_dim 64, 9 query heads over 3 K/V heads.
 pub fn smollm2() -> &'static Model {
@@ -16,6 +19,42 @@ pub fn smollm2() -> &'static Model {
 pub fn gemma() -> &'static Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| Model::load(&path("gemma")).expect("Gemma loads"))
+}
+
+/// [`smollm2`] in f32 (540 MB): sums in another order change its logits by rounding alone, where
+/// quantized weights round the activations to 8 bits, too.
+pub fn smollm2_f32() -> &'static Model {
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    MODEL.get_or_init(|| Model::load(&f32_copy("smollm2")).expect("SmolLM2 in f32 loads"))
+}
+
+/// [`gemma`] in f32 (1.1 GB).
+pub fn gemma_f32() -> &'static Model {
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    MODEL.get_or_init(|| Model::load(&f32_copy("gemma")).expect("Gemma in f32 loads"))
+}
+
+/// A copy of a model with all weights in f32, made once. It appears whole or not at all.
+fn f32_copy(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let copy = dir.join(format!("{name}-f32.gguf"));
+    if !copy.is_file() {
+        init();
+        let part = tempfile::NamedTempFile::new_in(dir).expect("cargo's folder can be written");
+        let c_path =
+            |path: &Path| CString::new(path.to_str().expect("a path in UTF-8")).expect("no NUL");
+        let (from, to) = (c_path(&path(name)), c_path(part.path()));
+        // SAFETY: plain values; both paths are terminated.
+        let (status, log) = logged(|| unsafe {
+            let mut params = sys::llama_model_quantize_default_params();
+            params.ftype = sys::LLAMA_FTYPE_ALL_F32;
+            params.allow_requantize = true;
+            sys::llama_model_quantize(from.as_ptr(), to.as_ptr(), &raw const params)
+        });
+        assert_eq!(status, 0, "{log}");
+        part.persist(&copy).expect("a file in the same folder");
+    }
+    copy
 }
 
 /// The file of a model that `script/models` knows.
