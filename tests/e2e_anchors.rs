@@ -158,9 +158,8 @@ impl<'m> Cache<'m> {
                     sys::llama_memory_seq_rm(self.memory(), to as i32, -1, -1);
                     let n =
                         sys::llama_state_seq_set_data(raw, state.as_ptr(), state.len(), to as i32);
-                    if n == state.len() {
-                        self.len[to] = len;
-                    } else {
+                    self.len[to] = if n > 0 { len } else { 0 };
+                    if n != state.len() {
                         // Anchors that several sequences shared are many when restored.
                         assert!(n == 0 && self.unified, "{n} of {} bytes", state.len());
                     }

@@ -21,7 +21,7 @@ const PAIRS: std::ops::Range<usize> = 28..32;
 fn biased(size: f32) -> Model {
     let mut model = Gguf::read(&models::path("smollm2"));
     let bias = |i: usize| {
-        let sign = if i % 3 == 0 { -1.0 } else { 1.0 };
+        let sign = if i.is_multiple_of(3) { -1.0 } else { 1.0 };
         if PAIRS.contains(&(i % HEAD_DIM / 2)) { sign * size } else { 0.0 }
     };
     for il in 0..N_LAYER {

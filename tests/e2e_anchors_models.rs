@@ -13,6 +13,8 @@ use common::stats::{kld, mean_max};
 use common::{F16, TEXT};
 use llama_turboquant::llama::sys;
 
+/// Largest mean divergence: 2.2e-6 was measured.
+const LIMIT: f64 = 2e-5;
 /// Tokens that are decoded one by one after a shift or a restored state.
 const N_MORE: usize = 8;
 
@@ -73,7 +75,7 @@ fn run(model: &Model, options: Options, tokens: &[i32], (n, n_single): (usize, u
     steps
 }
 
-fn check(name: &str, model: &Model, options: Options, n: (usize, usize), limit: f64) {
+fn check(name: &str, model: &Model, options: Options, n: (usize, usize)) {
     let tokens = model.tokenize(&TEXT.repeat(8));
     let options = Options { n_seq: 2, unified: true, ..options };
     let with = Options { anchors: sys::LLAMA_KV_ANCHORS_ON, ..options };
@@ -86,26 +88,26 @@ fn check(name: &str, model: &Model, options: Options, n: (usize, usize), limit: 
         assert_eq!(a.len(), b.len());
         let (mean, max) = mean_max(&a.iter().zip(b).map(|(a, b)| kld(b, a)).collect::<Vec<_>>());
         println!("{name}, {step}: mean KLD {mean:.1e}, max {max:.1e}, of {} logits", a.len());
-        failed |= mean > limit;
+        failed |= mean > LIMIT;
     }
-    assert!(!failed, "{name}: a mean KLD above {limit:.0e}");
+    assert!(!failed, "{name}: a mean KLD above {LIMIT:.0e}");
 }
 
 #[test]
 fn smollm2_is_the_same() {
     let options = Options { n_ctx: 1024, n_ubatch: 48, ..Options::new((F16, F16)) };
-    check("SmolLM2", smollm2_f32(), options, (150, 80), 5e-5);
+    check("SmolLM2", smollm2_f32(), options, (150, 80));
 }
 
 #[test]
 fn gemma_is_the_same() {
     let options = Options { n_ctx: 1024, n_ubatch: 48, ..Options::new((F16, F16)) };
-    check("Gemma", gemma_f32(), options, (150, 80), 1e-4);
+    check("Gemma", gemma_f32(), options, (150, 80));
 }
 
 /// The cells of its sliding window, 512 and those of a batch, are used again.
 #[test]
 fn gemma_beyond_its_window_is_the_same() {
     let options = Options { n_ctx: 2048, n_ubatch: 32, ..Options::new((F16, F16)) };
-    check("Gemma, long", gemma_f32(), options, (950, 24), 2e-4);
+    check("Gemma, long", gemma_f32(), options, (950, 24));
 }
