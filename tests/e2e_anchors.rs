@@ -205,7 +205,7 @@ proptest! {
     fn f16_with_anchors_is_f16(ops in ops(), unified: bool, flash_attn: bool, n_ubatch in prop_oneof![Just(512u32), Just(48), Just(7)]) {
         let flash_attn = if flash_attn { sys::LLAMA_FLASH_ATTN_TYPE_ENABLED } else { sys::LLAMA_FLASH_ATTN_TYPE_DISABLED };
         let n_ctx = if unified { 512 } else { 3 * 512 };
-        let options = Options { n_ctx, n_seq: N_SEQ as u32, unified, flash_attn, n_ubatch, n_threads: 2, ..Options::new((F16, F16)) };
+        let options = Options { n_ctx, n_seq: N_SEQ as u32, unified, flash_attn, n_ubatch, n_threads: 1, ..Options::new((F16, F16)) };
         check(model(), options, &ops, LIMIT)?;
     }
 }
@@ -221,7 +221,7 @@ proptest! {
     fn f16_with_anchors_is_f16_under_a_softcap(ops in ops(), unified: bool, flash_attn: bool, n_ubatch in prop_oneof![Just(512u32), Just(48), Just(7)]) {
         let flash_attn = if flash_attn { sys::LLAMA_FLASH_ATTN_TYPE_ENABLED } else { sys::LLAMA_FLASH_ATTN_TYPE_DISABLED };
         let n_ctx = if unified { 512 } else { 3 * 512 };
-        let options = Options { n_ctx, n_seq: N_SEQ as u32, unified, flash_attn, n_ubatch, n_threads: 2, ..Options::new((F16, F16)) };
+        let options = Options { n_ctx, n_seq: N_SEQ as u32, unified, flash_attn, n_ubatch, n_threads: 1, ..Options::new((F16, F16)) };
         static MODEL: OnceLock<Model> = OnceLock::new();
         check(MODEL.get_or_init(|| tiny(SOFTCAP)), options, &ops, LIMIT)?;
     }
