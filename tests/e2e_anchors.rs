@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 
 use common::F16;
 use common::engine::{Context, Entry, Model, Options};
-use common::gguf::{Tiny, write_tiny_model};
+use common::gguf::Tiny;
+use common::models::tiny;
+use common::state::{restore_seq, save_seq};
 use common::stats::kld;
 use llama_turboquant::llama::sys;
 use proptest::prelude::*;
@@ -17,15 +19,6 @@ const OFF: sys::llama_kv_anchors_type = sys::LLAMA_KV_ANCHORS_OFF;
 
 /// Largest divergence of equals: the largest of 100 thousand was 1.4e-6.
 const LIMIT: f64 = 2e-5;
-
-/// A model of random f32 weights, with large biases of its keys: any key that is measured from one
-/// anchor and read with another is far off.
-fn tiny(tiny: Tiny) -> Model {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let path = dir.path().join("tiny.gguf");
-    write_tiny_model(&path, tiny);
-    Model::load(&path).expect("the tiny model loads")
-}
 
 /// What may happen to a cache.
 #[derive(Debug, Clone)]
@@ -144,20 +137,11 @@ impl<'m> Cache<'m> {
                     self.len[seq] = len;
                 }
                 Op::Restore { from, to } if self.len[from] > 0 && !self.copying => {
-                    let raw = self.context.raw();
-                    let mut state = vec![0; sys::llama_state_seq_get_size(raw, from as i32)];
-                    let n = sys::llama_state_seq_get_data(
-                        raw,
-                        state.as_mut_ptr(),
-                        state.len(),
-                        from as i32,
-                    );
-                    assert_eq!(n, state.len());
+                    let state = save_seq(&self.context, from as i32);
                     sys::llama_memory_seq_rm(self.memory(), from as i32, -1, -1);
                     let len = std::mem::take(&mut self.len[from]);
                     sys::llama_memory_seq_rm(self.memory(), to as i32, -1, -1);
-                    let n =
-                        sys::llama_state_seq_set_data(raw, state.as_ptr(), state.len(), to as i32);
+                    let (n, _) = restore_seq(&mut self.context, &state, to as i32);
                     self.len[to] = if n > 0 { len } else { 0 };
                     if n != state.len() {
                         // Anchors that several sequences shared are many when restored.
@@ -240,6 +224,7 @@ fn the_softcap_is_felt() {
     assert!(kld > 200.0 * LIMIT, "KLD {kld:.2e}");
 }
 
+/// With large biases of its keys: any key that is measured from one anchor and read with another is far off.
 fn model() -> &'static Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| tiny(Tiny { key_bias: 3.0, sharpness: 30.0, ..Tiny::new(64) }))

@@ -29,10 +29,7 @@ fn biased(size: f32) -> Model {
         let values = (0..N_HEAD_KV * HEAD_DIM).map(bias);
         model.tensors.push(Tensor::f32(format!("blk.{il}.attn_k.bias"), shape, values));
     }
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let path = dir.path().join("biased.gguf");
-    model.write(&path);
-    Model::load(&path).expect("the model loads")
+    models::written(|path| model.write(path))
 }
 
 fn logits(model: &Model, options: Options) -> Vec<Vec<f32>> {

@@ -4,7 +4,8 @@
 mod common;
 
 use common::engine::{Context, Entry, Model, Options, context};
-use common::gguf::{Tiny, write_tiny_model};
+use common::gguf::Tiny;
+use common::models::tiny;
 use common::state::{restore, restore_seq, save, save_seq, shift};
 use common::stats::{kld, mean_max};
 use common::{F16, TURBO4};
@@ -14,13 +15,6 @@ const PAIR: (ggml_type, ggml_type) = (TURBO4, F16);
 
 fn model() -> Model {
     tiny(Tiny::new(64))
-}
-
-fn tiny(tiny: Tiny) -> Model {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let path = dir.path().join("tiny.gguf");
-    write_tiny_model(&path, tiny);
-    Model::load(&path).expect("the tiny model loads")
 }
 
 fn tokens(n: usize) -> Vec<i32> {

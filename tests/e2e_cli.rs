@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::gguf::{Tiny, write_tiny_model};
 use common::models;
-use common::process::{Finished, run};
+use common::process::{Finished, run, turbo4_key_sizes};
 
 const CLI: &str = env!("CARGO_BIN_EXE_llama-cli");
 const COMPLETION: &str = env!("CARGO_BIN_EXE_llama-completion");
@@ -173,10 +173,9 @@ fn key_cache(model: &str, args: &[&str], env: &[(&str, &str)]) -> (Finished, f64
     let args = [&["-c", "65536", "-lv", "4", "-ctk", "turbo4"], args].concat();
     let ran = complete(COMPLETION, model, &args, env);
     ran.assert_success();
-    let text = ran.text();
-    let (_, size) = text.split_once("K (turbo4):").unwrap_or_else(|| panic!("no size: {text}"));
-    let size = size.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number");
-    (ran, size)
+    let sizes = turbo4_key_sizes(&ran.text());
+    assert_eq!(sizes.len(), 1, "{}", ran.text());
+    (ran, sizes[0])
 }
 
 #[test]

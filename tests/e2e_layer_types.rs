@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::models;
-use common::process::{Finished, run};
+use common::process::{Finished, run, turbo4_key_sizes};
 
 const COMPLETION: &str = env!("CARGO_BIN_EXE_llama-completion");
 const LIMIT: Duration = Duration::from_secs(60);
@@ -56,20 +56,8 @@ fn layers_are_counted_over_the_caches_of_a_model() {
     // 256 cells of one head of 256 values in 18 layers: one with 8.5 bits, the others with 4.25 and anchors.
     let bits = 17.0 * (4.25 + 0.25) + 8.5;
     let expected = 256.0 * 256.0 * bits / 8.0 / 1024.0 / 1024.0;
-    let sum: f64 = k_sizes(&ran.text()).iter().sum();
+    let sum: f64 = turbo4_key_sizes(&ran.text()).iter().sum();
     assert!((sum - expected).abs() < 0.011, "{sum} instead of {expected} MiB: {}", ran.text());
-}
-
-/// MiB of K of every cache of the last context that the log tells of.
-fn k_sizes(log: &str) -> Vec<f64> {
-    let last = log.rfind("llama_context: n_ctx ").map_or(log, |at| &log[at..]);
-    let size = |line: &str| {
-        let (_, after) = line
-            .split_once("), K (turbo4): ")
-            .or_else(|| line.split_once(" seqs), K (turbo4):"))?;
-        after.trim_start().split_once(" MiB")?.0.parse().ok()
-    };
-    last.lines().filter_map(size).collect()
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! query's terms are written run by run.
 
 use super::TILE;
-use super::problem::{AttentionError, Tensor};
+use super::problem::{AttentionError, Tensor, divides, same};
 use super::simd::Simd;
 
 /// What keys were stored without: logits become `(q.k + logits[ids[cell]]) * scale`, then as ever.
@@ -29,26 +29,16 @@ impl Anchors {
                 return Err(AttentionError::Strided { which, stride, expected: 4 });
             }
         }
-        for (what, left, right) in [
-            ("tokens of anchor_logits and Q", logits.ne[1], q.ne[1]),
-            ("heads of anchor_logits and Q", logits.ne[2], q.ne[2]),
-            ("batches of anchor_logits and Q", logits.ne[3], q.ne[3]),
-            ("dimension 2 of anchor_ids and 1", ids.ne[2], 1),
-            ("dimension 3 of anchor_ids and 1", ids.ne[3], 1),
-        ] {
-            if left != right {
-                return Err(AttentionError::Shape { what, left, right });
-            }
-        }
+        same("tokens of anchor_logits and Q", logits.ne[1], q.ne[1])?;
+        same("heads of anchor_logits and Q", logits.ne[2], q.ne[2])?;
+        same("batches of anchor_logits and Q", logits.ne[3], q.ne[3])?;
+        same("dimension 2 of anchor_ids and 1", ids.ne[2], 1)?;
+        same("dimension 3 of anchor_ids and 1", ids.ne[3], 1)?;
         if ids.ne[0] < k.ne[1] {
             let (left, right) = (ids.ne[0], k.ne[1]);
             return Err(AttentionError::Shape { what: "cells of anchor_ids and K", left, right });
         }
-        let (left, right) = (q.ne[3], ids.ne[1]);
-        if right == 0 || !left.is_multiple_of(right) {
-            return Err(AttentionError::Shape { what: "batches of Q and anchor_ids", left, right });
-        }
-        Ok(())
+        divides("batches of Q and anchor_ids", q.ne[3], ids.ne[1])
     }
 }
 

@@ -223,16 +223,6 @@ impl Problem {
     pub fn new(args: &Args) -> Result<Self, AttentionError> {
         let Args { q, k, v, mask, anchors, type_k, type_v, .. } = *args;
         supported(type_k, type_v, k.ne[0], v.ne[0], anchors.is_some())?;
-        let same = |what, left: usize, right: usize| {
-            if left == right { Ok(()) } else { Err(AttentionError::Shape { what, left, right }) }
-        };
-        let divides = |what, left: usize, right: usize| {
-            if right != 0 && left.is_multiple_of(right) {
-                Ok(())
-            } else {
-                Err(AttentionError::Shape { what, left, right })
-            }
-        };
         same("head_dim of Q and K", q.ne[0], k.ne[0])?;
         same("cells of K and V", k.ne[1], v.ne[1])?;
         divides("heads of Q and K", q.ne[2], k.ne[2])?;
@@ -376,6 +366,20 @@ impl Problem {
         } else {
             (-max_bias / 2.0 / log2 as f32).exp2().powi(2 * (head - log2) as i32 + 1)
         }
+    }
+}
+
+/// Two dimensions that must be equal.
+pub(super) fn same(what: &'static str, left: usize, right: usize) -> Result<(), AttentionError> {
+    if left == right { Ok(()) } else { Err(AttentionError::Shape { what, left, right }) }
+}
+
+/// Two dimensions of which the right must divide the left.
+pub(super) fn divides(what: &'static str, left: usize, right: usize) -> Result<(), AttentionError> {
+    if right != 0 && left.is_multiple_of(right) {
+        Ok(())
+    } else {
+        Err(AttentionError::Shape { what, left, right })
     }
 }
 

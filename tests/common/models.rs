@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use llama_turboquant::llama::sys;
 
 use super::engine::{Model, init, logged};
+use super::gguf::{Tiny, write_tiny_model};
 
 /// SmolLM2-135M-Instruct Q4_1: 30 layers, head_dim 64, 9 query heads over 3 K/V heads.
 pub fn smollm2() -> &'static Model {
@@ -32,6 +33,19 @@ pub fn smollm2_f32() -> &'static Model {
 pub fn gemma_f32() -> &'static Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| Model::load(&f32_copy("gemma")).expect("Gemma in f32 loads"))
+}
+
+/// A model of random f32 weights.
+pub fn tiny(tiny: Tiny) -> Model {
+    written(|path| write_tiny_model(path, tiny))
+}
+
+/// A model from the file that `write` makes.
+pub fn written(write: impl FnOnce(&Path)) -> Model {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("model.gguf");
+    write(&path);
+    Model::load(&path).expect("the model loads")
 }
 
 /// A copy of a model with all weights in f32, made once. It appears whole or not at all.

@@ -80,3 +80,13 @@ fn reader(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }
+
+/// MiB of K, of type turbo4, of every cache of the last context that llama.cpp's log tells of.
+pub fn turbo4_key_sizes(log: &str) -> Vec<f64> {
+    let last = log.rfind("llama_context: n_ctx ").map_or(log, |at| &log[at..]);
+    let size = |line: &str| {
+        let (_, after) = line.split_once("K (turbo4):")?;
+        after.trim_start().split_once(" MiB")?.0.parse().ok()
+    };
+    last.lines().filter_map(size).collect()
+}
