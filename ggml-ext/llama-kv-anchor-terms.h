@@ -2,18 +2,12 @@
 
 #pragma once
 
-#include <cstdint>
-
 struct ggml_context;
 struct ggml_tensor;
 
 struct llama_kv_anchor_terms {
     ggml_tensor * table = nullptr; // F16 [n_embd_k_gqa, n_anchors, n_stream]; null: keys are stored as they are
     ggml_tensor * ids   = nullptr; // I32 [n_kv, n_stream], the anchor of each cell
-
-    explicit operator bool() const {
-        return table != nullptr;
-    }
 
     // q.m for every anchor m: F32 [n_anchors, n_tokens, n_head, n_stream]
     //   q: [n_embd_head, n_tokens, n_head, n_stream]

@@ -261,14 +261,21 @@ void llama_kv_anchors::plan_worst() {
 // graph
 //
 
-llm_graph_input_k_anchors * llm_graph_input_k_anchors::get(llm_graph_result * res, const llama_kv_cache * kv, const llama_kv_anchors * anchors) {
+// the input of a graph that is of this class and the one that is wanted; null: there is none yet
+template<typename T, typename F>
+static T * find_input(const llm_graph_result * res, const F & is_wanted) {
     for (auto & input : res->inputs) {
-        auto * cur = dynamic_cast<llm_graph_input_k_anchors *>(input.get());
-        if (cur && cur->kv == kv) {
+        auto * cur = dynamic_cast<T *>(input.get());
+        if (cur && is_wanted(*cur)) {
             return cur;
         }
     }
-    return (llm_graph_input_k_anchors *) res->add_input(std::make_unique<llm_graph_input_k_anchors>(kv, anchors));
+    return nullptr;
+}
+
+llm_graph_input_k_anchors * llm_graph_input_k_anchors::get(llm_graph_result * res, const llama_kv_cache * kv, const llama_kv_anchors * anchors) {
+    auto * cur = find_input<llm_graph_input_k_anchors>(res, [&](const auto & input) { return input.kv == kv; });
+    return cur ? cur : (llm_graph_input_k_anchors *) res->add_input(std::make_unique<llm_graph_input_k_anchors>(kv, anchors));
 }
 
 static ggml_tensor * new_input(ggml_context * ctx, ggml_type type, int64_t ne0, int64_t ne1, const char * name) {
@@ -566,12 +573,7 @@ void llama_kv_cache::build_whole_shift(
         return;
     }
 
-    llm_graph_input_anchor_shift * inp = nullptr;
-    for (auto & input : res->inputs) {
-        if (auto * cur = dynamic_cast<llm_graph_input_anchor_shift *>(input.get())) {
-            inp = cur;
-        }
-    }
+    auto * inp = find_input<llm_graph_input_anchor_shift>(res, [](const auto &) { return true; });
     if (!inp) {
         inp = (llm_graph_input_anchor_shift *) res->add_input(std::make_unique<llm_graph_input_anchor_shift>(v_cells, *anchors));
         inp->cell_rows = new_input(ctx, GGML_TYPE_I32, (int64_t) get_size()*n_stream, 1, "k_anchors_cell_rows");
@@ -594,18 +596,20 @@ void llama_kv_cache::build_whole_shift(
 // state
 //
 
-void llama_kv_anchors::state_write(llama_io_write_i & io, uint32_t strm, const cell_idxs_t & cells, const std::vector<ggml_tensor *> & tables) const {
+void llama_kv_anchors::state_write(llama_io_write_i & io, uint32_t strm, const std::vector<std::pair<uint32_t, uint32_t>> & ranges, const std::vector<ggml_tensor *> & tables) const {
     // the rows in use, in the order in which cells name them
     std::vector<uint32_t> rows;
     std::vector<uint32_t> ids;
     std::map<uint32_t, uint32_t> seen;
-    for (const uint32_t cell : cells) {
-        const uint32_t r = id(strm, cell);
-        const auto [it, is_new] = seen.insert({ r, (uint32_t) rows.size() });
-        if (is_new) {
-            rows.push_back(r);
+    for (const auto & [from, to] : ranges) {
+        for (uint32_t cell = from; cell < to; ++cell) {
+            const uint32_t r = id(strm, cell);
+            const auto [it, is_new] = seen.insert({ r, (uint32_t) rows.size() });
+            if (is_new) {
+                rows.push_back(r);
+            }
+            ids.push_back(it->second);
         }
-        ids.push_back(it->second);
     }
 
     const uint32_t n = rows.size();

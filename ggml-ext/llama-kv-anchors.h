@@ -81,8 +81,8 @@ public:
     // for each row of all streams, the shift of its cells
     std::vector<int32_t> row_shifts(const llama_kv_cells_vec & v_cells) const;
 
-    // cells: those that are written; tables: of all layers
-    void state_write(llama_io_write_i & io, uint32_t strm, const cell_idxs_t & cells, const std::vector<ggml_tensor *> & tables) const;
+    // ranges: the cells that are written, from inclusive, to exclusive; tables: of all layers
+    void state_write(llama_io_write_i & io, uint32_t strm, const std::vector<std::pair<uint32_t, uint32_t>> & ranges, const std::vector<ggml_tensor *> & tables) const;
     // cells: where they go. false, and the reason in the log, if they do not fit
     bool state_read (llama_io_read_i  & io, uint32_t strm, const cell_idxs_t & cells, const std::vector<ggml_tensor *> & tables, const llama_kv_cells_vec & v_cells);
 

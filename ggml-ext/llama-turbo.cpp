@@ -292,9 +292,9 @@ static std::string why_no_anchors(const llama_model & model, const llama_hparams
         return "the model's attention (" + model.arch_name() + ") writes the cache by itself";
     }
     if (offload) {
-        for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        for (const uint32_t il : kv_layers(model)) {
             auto * dev = model.dev_layer(il);
-            if (hparams.has_kv(il) && !hparams.is_recr(il) && !device_has_anchors(dev, type_k, hparams.n_embd_head_k(il))) {
+            if (!device_has_anchors(dev, type_k, hparams.n_embd_head_k(il))) {
                 return std::string("flash attention on ") + ggml_backend_dev_name(dev) + " cannot add their term; keep the cache on the CPU (-nkvo) to have them";
             }
         }

@@ -20,14 +20,15 @@ static inline llama_kv_anchors_type turbo_parse_kv_anchors(const std::string & v
     throw std::invalid_argument("unknown value for --kv-anchors: '" + value + "', expected on, off or auto");
 }
 
-// "TYPE" or "TYPE,SELECTOR=TYPE,...": the type and the exceptions, which are checked once the model is known
-static inline void turbo_parse_cache_type(const std::string & value, std::string & type, std::string & layers) {
+// "TYPE" or "TYPE,SELECTOR=TYPE,...": returns the type; layers gets the exceptions, which are checked once the model is
+// known
+static inline std::string turbo_parse_cache_type(const std::string & value, std::string & layers) {
     const size_t comma = value.find(',');
-    type   = value.substr(0, comma);
     layers = comma == std::string::npos ? "" : value.substr(comma + 1);
     if (comma != std::string::npos && layers.empty()) {
         throw std::invalid_argument("nothing behind the comma of '" + value + "': expected TYPE,SELECTOR=TYPE,...");
     }
+    return value.substr(0, comma);
 }
 
 struct turbo_kv_preset {
