@@ -6,6 +6,7 @@
 #include "llama-kv-cache.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 
 static constexpr uint32_t N_RUN = llama_kv_anchors::N_RUN;
@@ -35,6 +36,7 @@ void llama_kv_anchors::clear() {
         st.run.assign(n_rows, {});
         st.n_view = 1;
     }
+    moved.clear();
 }
 
 void llama_kv_anchors::copy_stream(uint32_t ssrc, uint32_t sdst) {
@@ -494,6 +496,7 @@ llama_kv_anchor_terms llama_kv_cache::get_k_anchors(ggml_context * ctx, llm_grap
 
 void llama_kv_cache::plan_anchors(const slot_info & sinfo, const llama_ubatch & ubatch) {
     if (anchors && !other) {
+        settle_anchors();
         anchors->plan(v_cells, sinfo.strm, sinfo.idxs, ubatch);
     }
 }
@@ -654,21 +657,35 @@ bool llama_kv_anchors::state_read(llama_io_read_i & io, uint32_t strm, const cel
             rows.push_back(r);
         }
     }
-    if (rows.size() < n) {
-        LLAMA_LOG_ERROR("%s: the state has %u key anchors, but only %zu of this cache's %u are free: use a larger context, or remove sequences first\n",
-                __func__, n, rows.size(), n_rows);
+    const uint32_t n_own = rows.size();
+    if (n_own < n && io.on_device()) {
+        LLAMA_LOG_ERROR("%s: the state has %u key anchors, but only %u of this cache's %u are free: use a larger context, or remove sequences first\n",
+                __func__, n, n_own, n_rows);
         return false;
     }
 
+    // those without a row of their own share the last, or any
+    const int32_t row_shared = n_own > 0 ? rows.back() : 0;
+
+    std::vector<moved_t> moved_new(n - n_own);
+    for (auto & m : moved_new) {
+        m.strm = strm;
+        m.row  = row_shared;
+    }
     for (size_t i = 0; i < cells.size(); ++i) {
         if (ids[i] >= n) {
             LLAMA_LOG_ERROR("%s: the state is damaged: cell %zu has key anchor %u of %u\n", __func__, i, ids[i], n);
             return false;
         }
-        st.id[cells[i]] = rows[ids[i]];
+        if (ids[i] < n_own) {
+            st.id[cells[i]] = rows[ids[i]];
+        } else {
+            st.id[cells[i]] = row_shared;
+            moved_new[ids[i] - n_own].cells.push_back(cells[i]);
+        }
     }
     recount(v_cells[strm], st);
-    for (uint32_t i = 0; i < n; ++i) {
+    for (uint32_t i = 0; i < n_own; ++i) {
         st.run[rows[i]].cap = caps[i];
     }
 
@@ -682,8 +699,66 @@ bool llama_kv_anchors::state_read(llama_io_read_i & io, uint32_t strm, const cel
         for (const uint32_t r : rows) {
             io.read_tensor(table, (strm*n_rows + r)*size_row, size_row);
         }
+        for (auto & m : moved_new) {
+            m.from.emplace_back(table->ne[0]);
+            io.read(m.from.back().data(), size_row);
+        }
     }
+
+    // the keys themselves may be read later
+    moved.insert(moved.end(), moved_new.begin(), moved_new.end());
     return true;
+}
+
+// a row of a K tensor as floats, changed, and back
+template<typename F>
+static void change_row(ggml_tensor * k, size_t offset, const F & change) {
+    const int64_t n = k->ne[0];
+    const auto * traits = ggml_get_type_traits(k->type);
+
+    std::vector<uint8_t> row(ggml_row_size(k->type, n));
+    std::vector<float>   x(n);
+
+    ggml_backend_tensor_get(k, row.data(), offset, row.size());
+    if (k->type == GGML_TYPE_F32) {
+        memcpy(x.data(), row.data(), row.size());
+    } else {
+        traits->to_float(row.data(), x.data(), n);
+    }
+    change(x);
+    if (k->type == GGML_TYPE_F32) {
+        memcpy(row.data(), x.data(), row.size());
+    } else {
+        ggml_quantize_chunk(k->type, x.data(), row.data(), 0, 1, n, nullptr);
+    }
+    ggml_backend_tensor_set(k, row.data(), offset, row.size());
+}
+
+void llama_kv_cache::settle_anchors() const {
+    if (!anchors || other) {
+        return;
+    }
+    for (const auto & m : anchors->take_moved()) {
+        size_t i_table = 0;
+        for (const auto & layer : layers) {
+            if (!layer.anchors) {
+                continue;
+            }
+            const ggml_tensor * table = layer.anchors;
+            const auto & from = m.from[i_table++];
+
+            std::vector<ggml_fp16_t> to(table->ne[0]);
+            ggml_backend_tensor_get(table, to.data(), m.strm*table->nb[2] + m.row*table->nb[1], table->nb[1]);
+
+            for (const uint32_t cell : m.cells) {
+                change_row(layer.k, m.strm*layer.k->nb[2] + cell*layer.k->nb[1], [&](std::vector<float> & x) {
+                    for (size_t i = 0; i < x.size(); ++i) {
+                        x[i] += ggml_fp16_to_fp32(from[i]) - ggml_fp16_to_fp32(to[i]);
+                    }
+                });
+            }
+        }
+    }
 }
 
 std::vector<ggml_tensor *> llama_kv_cache::anchor_tables() const {

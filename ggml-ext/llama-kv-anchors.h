@@ -10,6 +10,7 @@
 #include "llama-graph.h"
 #include "llama-kv-cells.h"
 
+#include <utility>
 #include <vector>
 
 class llama_io_read_i;
@@ -83,8 +84,19 @@ public:
 
     // ranges: the cells that are written, from inclusive, to exclusive; tables: of all layers
     void state_write(llama_io_write_i & io, uint32_t strm, const std::vector<std::pair<uint32_t, uint32_t>> & ranges, const std::vector<ggml_tensor *> & tables) const;
-    // cells: where they go. false, and the reason in the log, if they do not fit
+    // cells: where they go. false, and the reason in the log, if the state is damaged.
+    // a state may bring more anchors than are free: some of its cells then wait for being measured from another
     bool state_read (llama_io_read_i  & io, uint32_t strm, const cell_idxs_t & cells, const std::vector<ggml_tensor *> & tables, const llama_kv_cells_vec & v_cells);
+
+    // cells that wait, once their keys are in the cache
+    struct moved_t {
+        uint32_t    strm;
+        int32_t     row;   // where they are measured from now
+        cell_idxs_t cells;
+        std::vector<std::vector<ggml_fp16_t>> from; // and where they were, for every table
+    };
+
+    std::vector<moved_t> take_moved() { return std::exchange(moved, {}); }
 
 private:
     struct run_t {
@@ -104,6 +116,8 @@ private:
     std::vector<stream_t> streams;
 
     plan_t cur;
+
+    std::vector<moved_t> moved;
 
     // tokens of one sequence, in order
     struct seq_tokens;

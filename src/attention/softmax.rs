@@ -13,7 +13,9 @@ pub(super) struct Logit {
     pub cap: f32,
     /// ALiBi's slope.
     pub slope: f32,
-    /// 64 floats to add once the logits are scaled, or null.
+    /// To add to every logit once it is scaled.
+    pub offset: f32,
+    /// 64 floats to add instead, or null.
     pub bias: *const f32,
 }
 
@@ -76,13 +78,12 @@ pub(super) unsafe fn logits<S: Simd>(row: *mut f32, mask: *const f32, logit: &Lo
     // SAFETY: the loop covers 64 floats.
     unsafe {
         let scale = S::splat(logit.scale);
+        let offset = S::splat(logit.offset);
         let mut largest = S::splat(f32::NEG_INFINITY);
         for i in (0..TILE).step_by(S::LANES) {
             let x = S::load(row.add(i));
-            let mut x = match logit.bias.is_null() {
-                true => S::mul(x, scale),
-                false => S::fma(x, scale, S::load(logit.bias.add(i))),
-            };
+            let bias = if logit.bias.is_null() { offset } else { S::load(logit.bias.add(i)) };
+            let mut x = S::fma(x, scale, bias);
             if logit.cap != 0.0 {
                 x = S::mul(tanh::<S>(x), S::splat(logit.cap));
             }

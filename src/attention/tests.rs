@@ -41,7 +41,8 @@ fn softcap_follows_tanh() {
         let x: [f32; TILE] = std::array::from_fn(|i| (i as f32 - 32.0) * 3.1);
         for cap in [1.0f32, 30.0] {
             let mut row = x;
-            let logit = Logit { scale: 1.0 / cap, cap, slope: 1.0, bias: std::ptr::null() };
+            let logit =
+                Logit { scale: 1.0 / cap, cap, slope: 1.0, offset: 0.0, bias: std::ptr::null() };
             // SAFETY: 64 floats, no mask, and the table is available.
             let largest = unsafe { (kernels.logits)(row.as_mut_ptr(), std::ptr::null(), &logit) };
             for (got, x) in row.iter().zip(x) {

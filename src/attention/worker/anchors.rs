@@ -4,6 +4,7 @@ use std::{ptr, slice};
 
 use super::Worker;
 use crate::attention::TILE;
+use crate::attention::anchors::Run;
 use crate::attention::plan::Unit;
 
 impl Worker<'_> {
@@ -15,15 +16,24 @@ impl Worker<'_> {
         }
     }
 
-    /// What anchors add to the 64 logits of a row, times `scale`; null if that is nothing.
+    /// What anchors add to the 64 logits of a row, times `scale`: one number for all, or, if the pointer is not
+    /// null, 64.
     ///
     /// A term that is not finite, of a cell that the row sees, makes the row's sum, and with it the result, NaN.
-    pub(super) fn bias(&mut self, unit: &Unit, row: usize, scale: f32) -> *const f32 {
+    pub(super) fn bias(&mut self, unit: &Unit, row: usize, scale: f32) -> (f32, *const f32) {
         if self.runs.get().is_empty() {
-            return ptr::null();
+            return (0.0, ptr::null());
         }
         let (token, head) = self.query(unit, row);
         let terms = self.problem.anchor_terms(token, head, unit.batch);
+        if let [Run { id, .. }] = self.runs.get() {
+            let known = usize::try_from(*id).is_ok_and(|id| id < self.problem.anchors());
+            // SAFETY: the terms are the problem's, one for every anchor.
+            let term = if known { scale * unsafe { *terms.add(*id as usize) } } else { f32::NAN };
+            if term.is_finite() {
+                return (term, ptr::null());
+            }
+        }
         // SAFETY: the terms are the problem's, rows within the layout's, `bias` has room for whole vectors. Every
         // row's mask has been loaded, and the runs fill the tile.
         unsafe {
@@ -38,6 +48,6 @@ impl Worker<'_> {
                 }
             }
         }
-        self.s.bias
+        (0.0, self.s.bias)
     }
 }

@@ -62,11 +62,13 @@ impl Worker<'_> {
                     Hides::Some => self.s.mask.add(self.mask_index(row + i) * TILE).cast_const(),
                     Hides::None => ptr::null(),
                 };
+                let (offset, bias) = self.bias(unit, row + i, scale);
                 let logit = Logit {
                     scale: scale * *self.s.q_scale.add(row + i),
                     cap,
                     slope: *self.s.slope.add(row + i),
-                    bias: self.bias(unit, row + i, scale),
+                    offset,
+                    bias,
                 };
                 *self.s.tile_largest.add(i) =
                     (self.kernels.logits)(self.s.logits.add(i * TILE), mask, &logit);
