@@ -5,6 +5,7 @@
 #include "llama-impl.h"
 #include "llama-kv-anchors.h"
 #include "llama-kv-policy.h"
+#include "llama-kv-scales.h"
 #include "llama-model.h"
 
 #include <algorithm>
@@ -26,9 +27,8 @@ static const char * alternatives(uint32_t n_embd_head) {
     return n_embd_head % 32 == 0 ? "q8_0, q5_0, q4_0 or f16" : "f16 or bf16";
 }
 
-// models whose graphs write keys to the cache by themselves, or read them in ways that do not add the term
-static bool has_own_attention(llm_arch arch) {
-    switch (arch) {
+bool llama_turbo_has_own_attention(const llama_model & model) {
+    switch (model.arch) {
         case LLM_ARCH_DEEPSEEK32:
         case LLM_ARCH_DEEPSEEK4:
         case LLM_ARCH_DFLASH:
@@ -48,8 +48,7 @@ static bool has_own_attention(llm_arch arch) {
 // layers
 //
 
-// The model's layers with keys and values of their own, in order: what policies count.
-static std::vector<uint32_t> kv_layers(const llama_model & model) {
+std::vector<uint32_t> llama_turbo_kv_layers(const llama_model & model) {
     const auto & hparams = model.hparams;
 
     std::vector<uint32_t> res;
@@ -85,7 +84,7 @@ static bool check_layer(const llama_hparams & hparams, uint32_t il, ggml_type ty
 
 // types: of K or V, by KV layer
 static bool check_types(const llama_model & model, const llama_kv_policy & types, bool is_k) {
-    const auto layers = kv_layers(model);
+    const auto layers = llama_turbo_kv_layers(model);
     for (size_t i = 0; i < layers.size(); ++i) {
         if (!check_layer(model.hparams, layers[i], types[i], is_k)) {
             return false;
@@ -102,12 +101,12 @@ static bool check_params(const llama_model & model, llama_context_params & param
     const auto & hparams = model.hparams;
 
     const bool has_exceptions = exceptions(params, true) || exceptions(params, false);
-    if (has_exceptions && (hparams.is_mla() || has_own_attention(model.arch))) {
+    if (has_exceptions && (hparams.is_mla() || llama_turbo_has_own_attention(model))) {
         LLAMA_LOG_ERROR("%s: the KV cache of this model (%s) has one type for all layers: no exceptions are possible\n", __func__, model.arch_name().c_str());
         return false;
     }
 
-    const uint32_t n_layer_kv = kv_layers(model).size();
+    const uint32_t n_layer_kv = llama_turbo_kv_layers(model).size();
     const llama_kv_policy types_k(params.type_k, exceptions(params, true),  n_layer_kv);
     const llama_kv_policy types_v(params.type_v, exceptions(params, false), n_layer_kv);
 
@@ -166,13 +165,20 @@ static bool check_params(const llama_model & model, llama_context_params & param
     return true;
 }
 
-bool llama_turbo_check_params(const llama_model & model, llama_context_params & params) {
+bool llama_turbo_check_params(llama_model & model, llama_context_params & params, std::string & kv_calib) {
     try {
-        return check_params(model, params);
+        if (!check_params(model, params)) {
+            return false;
+        }
+        kv_calib = llama_kv_scales_find(model, params);
+        params.kv_calib = kv_calib.c_str();
+        return true;
     } catch (const std::invalid_argument & err) {
         LLAMA_LOG_ERROR("%s: cache types of layers: %s\n", __func__, err.what());
-        return false;
+    } catch (const std::exception & err) {
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, err.what());
     }
+    return false;
 }
 
 static void check_rotation(const char * kv, ggml_type type, bool rot, int n_embd_head) {
@@ -225,13 +231,20 @@ bool llama_turbo_check_state_anchors(bool state_has, bool has) {
 //
 
 static thread_local const llama_context_params * options = nullptr;
+static thread_local std::shared_ptr<const llama_kv_scales> options_scales;
 
-llama_turbo_options_scope::llama_turbo_options_scope(const llama_context_params & params) : outer(options) {
+llama_turbo_options_scope::llama_turbo_options_scope(const llama_model & model, const llama_context_params & params) : outer(options), outer_scales(options_scales) {
+    options_scales = params.kv_calib && *params.kv_calib ? std::make_shared<llama_kv_scales>(model, params.kv_calib, params.offload_kqv) : nullptr;
     options = &params;
 }
 
 llama_turbo_options_scope::~llama_turbo_options_scope() {
     options = outer;
+    options_scales = outer_scales;
+}
+
+std::shared_ptr<const llama_kv_scales> llama_turbo_scales() {
+    return options_scales;
 }
 
 //
@@ -240,11 +253,11 @@ llama_turbo_options_scope::~llama_turbo_options_scope() {
 
 // the types of K or V by KV layer, if the cache that is being created has exceptions
 static llama_kv_policy layer_types(const llama_model & model, ggml_type type, bool is_k) {
-    return llama_kv_policy(type, options ? exceptions(*options, is_k) : nullptr, kv_layers(model).size());
+    return llama_kv_policy(type, options ? exceptions(*options, is_k) : nullptr, llama_turbo_kv_layers(model).size());
 }
 
 ggml_type llama_turbo_layer_type(const llama_model & model, uint32_t il, ggml_type type, bool is_k) {
-    const auto layers = kv_layers(model);
+    const auto layers = llama_turbo_kv_layers(model);
     const auto it = std::find(layers.begin(), layers.end(), il);
     return it == layers.end() ? type : layer_types(model, type, is_k)[it - layers.begin()];
 }
@@ -288,11 +301,11 @@ static std::string why_no_anchors(const llama_model & model, const llama_hparams
     if (hparams.is_mla()) {
         return "the model's attention is latent: its keys are its values, too";
     }
-    if (has_own_attention(model.arch)) {
+    if (llama_turbo_has_own_attention(model)) {
         return "the model's attention (" + model.arch_name() + ") writes the cache by itself";
     }
     if (offload) {
-        for (const uint32_t il : kv_layers(model)) {
+        for (const uint32_t il : llama_turbo_kv_layers(model)) {
             auto * dev = model.dev_layer(il);
             if (!device_has_anchors(dev, type_k, hparams.n_embd_head_k(il))) {
                 return std::string("flash attention on ") + ggml_backend_dev_name(dev) + " cannot add their term; keep the cache on the CPU (-nkvo) to have them";

@@ -6,8 +6,11 @@
 #include "llama.h"
 
 #include <memory>
+#include <string>
+#include <vector>
 
 class  llama_kv_anchors;
+class  llama_kv_scales;
 struct llama_hparams;
 struct llama_model;
 
@@ -15,7 +18,8 @@ struct llama_model;
 // caches take types and sizes alone: what they do not pass on is found here.
 class llama_turbo_options_scope {
 public:
-    explicit llama_turbo_options_scope(const llama_context_params & params);
+    // reads the key scales. throws std::runtime_error
+    llama_turbo_options_scope(const llama_model & model, const llama_context_params & params);
     ~llama_turbo_options_scope();
 
     llama_turbo_options_scope(const llama_turbo_options_scope &) = delete;
@@ -23,7 +27,17 @@ public:
 
 private:
     const llama_context_params * outer;
+    std::shared_ptr<const llama_kv_scales> outer_scales;
 };
+
+// the key scales of a new cache, or null
+std::shared_ptr<const llama_kv_scales> llama_turbo_scales();
+
+// the model's layers with keys and values of their own, in order: what policies count
+std::vector<uint32_t> llama_turbo_kv_layers(const llama_model & model);
+
+// models whose graphs write keys to the cache by themselves, or read them in ways that do not add the anchors' term
+bool llama_turbo_has_own_attention(const llama_model & model);
 
 // the anchors of a new cache, or null if it has none; the log says which. throws if they are asked for and cannot be
 std::shared_ptr<llama_kv_anchors> llama_turbo_make_anchors(
@@ -39,7 +53,8 @@ bool llama_turbo_layer_has_anchors(ggml_type type_k);
 
 // called before a context is created: resolves what the cache types ask of it. logs the reason and returns false if
 // it cannot have them
-bool llama_turbo_check_params(const llama_model & model, llama_context_params & params);
+//   kv_calib: what params.kv_calib, resolved, points to
+bool llama_turbo_check_params(llama_model & model, llama_context_params & params, std::string & kv_calib);
 
 // the type of K or V in layer il of a cache whose type is the given one but for exceptions
 ggml_type llama_turbo_layer_type(const llama_model & model, uint32_t il, ggml_type type, bool is_k);
@@ -67,6 +82,8 @@ void llama_turbo_log_state_type(const char * name, int type_ctx, int type_state)
 
 // set in the number of layers that a saved state begins with, if key anchors follow
 #define LLAMA_TURBO_STATE_ANCHORS 0x80000000u
+// and if the id of its key scales does
+#define LLAMA_TURBO_STATE_SCALES  0x40000000u
 
 // false, and the reason in the log, unless state and context both have key anchors or both have none
 bool llama_turbo_check_state_anchors(bool state_has, bool has);

@@ -11,6 +11,7 @@
 //! | [`kernels`] | rows of blocks on AVX2, AVX-512, NEON: encode, decode, dot product | |
 //! | [`attention`] | flash attention over turbo caches on the CPU | |
 //! | [`rows`] | coding rows, checked, on all cores: where to begin | |
+//! | [`calibrate`] | scales of key channels, fitted to captured queries, keys and values | |
 //! | `capi` | the `tq_*` functions of `turboquant.h`, and those that ggml calls | `capi` |
 //! | `llama` | llama.cpp with the types: bindings and the tools' entry points | `llama` |
 //!
@@ -29,6 +30,7 @@
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]
 
 pub mod attention;
+pub mod calibrate;
 #[cfg(feature = "capi")]
 pub mod capi;
 pub mod codec;

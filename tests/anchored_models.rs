@@ -1,5 +1,5 @@
-//! Models whose graphs write or read keys by themselves have no key anchors: in the edited source,
-//! every such place is known.
+//! Models whose graphs write or read keys by themselves have no key anchors and scales: in the edited
+//! source, every such place is known.
 #![cfg(feature = "llama")]
 
 use std::collections::BTreeSet;
@@ -69,7 +69,7 @@ fn with_users(classes: BTreeSet<String>) -> BTreeSet<String> {
 #[test]
 fn models_that_write_or_read_keys_by_themselves_have_no_anchors() {
     let list = read(&source("llama-turbo.cpp"));
-    let (_, list) = list.split_once("static bool has_own_attention(").expect("the list");
+    let (_, list) = list.split_once("bool llama_turbo_has_own_attention(").expect("the list");
     let (list, _) = list.split_once("return true;").expect("the list's end");
     let listed: BTreeSet<_> = words(list, "LLM_ARCH_").map(|(id, _)| id).collect();
 
@@ -89,15 +89,15 @@ fn models_that_write_or_read_keys_by_themselves_have_no_anchors() {
         assert_eq!(
             (&arch, own.contains(&class)),
             (&arch, listed.contains(&*arch)),
-            "writes or reads keys by itself, and is listed by has_own_attention of llama-turbo.cpp"
+            "writes or reads keys by itself, and is listed by llama_turbo_has_own_attention"
         );
     }
 }
 
-/// The shared graphs: keys of latent attention are stored as they are (there are no anchors for it), all
-/// others are not.
+/// The shared graphs: keys of latent attention are stored as they are (there are no anchors and scales for it),
+/// all others are not.
 #[test]
-fn shared_graphs_subtract_anchors() {
+fn shared_graphs_scale_keys_and_subtract_anchors() {
     const LATENT: [&str; 3] = [
         "llm_graph_input_attn_k * inp",
         "llm_graph_input_attn_k_dsa * inp",
@@ -111,6 +111,11 @@ fn shared_graphs_subtract_anchors() {
         if body.contains("cpy_k(") && !LATENT.iter().any(|input| head.contains(input)) {
             assert!(body.contains("cpy_k(ctx0, mctx_cur->anchor_k("), "{head}");
             assert!(body.contains("get_k_anchors("), "{head}");
+            // Before the rotation, which mixes the channels.
+            let (before, _) = body.split_once("llama_mul_mat_hadamard").expect("a rotation");
+            for step in ["q_cur = ", "->scale_q(ctx0, q_cur", "k_cur = ", "->scale_k(ctx0, k_cur"] {
+                assert!(before.contains(step), "no {step} in: {head}");
+            }
             anchored += 1;
         }
     }

@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub use anchors::Anchors;
 pub use isa::{Kernels, active, available};
 use plan::Plan;
+pub(crate) use problem::alibi_slope;
 pub use problem::{Args, AttentionError, KvType, Problem, Tensor, supported};
 use worker::Worker;
 

@@ -354,18 +354,22 @@ impl Problem {
         self.args.dst.wrapping_add(row * self.dv)
     }
 
-    /// ALiBi's slope of a head; 1 without ALiBi, so that the mask is added as it is.
+    /// ALiBi's slope of a head.
     pub(super) fn slope(&self, head: usize) -> f32 {
-        let max_bias = self.args.max_bias;
-        if max_bias <= 0.0 {
-            return 1.0;
-        }
-        let log2 = 1usize << self.heads.ilog2();
-        if head < log2 {
-            (-max_bias / log2 as f32).exp2().powi(head as i32 + 1)
-        } else {
-            (-max_bias / 2.0 / log2 as f32).exp2().powi(2 * (head - log2) as i32 + 1)
-        }
+        alibi_slope(self.args.max_bias, self.heads, head)
+    }
+}
+
+/// ALiBi's slope of one of `heads` heads; 1 without ALiBi, so that the mask is added as it is.
+pub(crate) fn alibi_slope(max_bias: f32, heads: usize, head: usize) -> f32 {
+    if max_bias <= 0.0 {
+        return 1.0;
+    }
+    let log2 = 1usize << heads.ilog2();
+    if head < log2 {
+        (-max_bias / log2 as f32).exp2().powi(head as i32 + 1)
+    } else {
+        (-max_bias / 2.0 / log2 as f32).exp2().powi(2 * (head - log2) as i32 + 1)
     }
 }
 

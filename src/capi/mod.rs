@@ -4,6 +4,7 @@
 //! what became of a call ([`tq_status`], [`tq_last_error`]). The callbacks for ggml are beside it.
 
 pub mod attention;
+pub mod calibrate;
 pub mod ggml;
 mod rows;
 mod status;

@@ -220,7 +220,11 @@ fn check_pointer<T>(name: &'static str, data: *const T, values: usize) -> Result
 ///
 /// # Safety
 /// `data` is null, misaligned, or valid for reads of `len` values for as long as `'a`.
-unsafe fn values<'a, T>(name: &'static str, data: *const T, len: usize) -> Result<&'a [T], Error> {
+pub(super) unsafe fn values<'a, T>(
+    name: &'static str,
+    data: *const T,
+    len: usize,
+) -> Result<&'a [T], Error> {
     if len == 0 {
         return Ok(&[]);
     }
@@ -233,7 +237,7 @@ unsafe fn values<'a, T>(name: &'static str, data: *const T, len: usize) -> Resul
 ///
 /// # Safety
 /// As [`values`], for reads and writes, and nothing else refers to them.
-unsafe fn values_mut<'a, T>(
+pub(super) unsafe fn values_mut<'a, T>(
     name: &'static str,
     data: *mut T,
     len: usize,

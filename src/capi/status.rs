@@ -76,9 +76,16 @@ pub(super) fn guard(call: impl FnOnce() -> Result<(), Error>) -> tq_status {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let literal = panic.downcast_ref::<&str>().copied();
     literal.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic without a text")
+}
+
+/// As many of the first characters of `text` as take at most `room` bytes.
+pub(super) fn cut(text: &str, room: usize) -> &str {
+    let fits = |end: &usize| *end <= room && text.is_char_boundary(*end);
+    &text[..(0..=text.len()).rev().find(fits).unwrap_or(0)]
 }
 
 /// Text of a thread's last error, always with a NUL at its end.
@@ -94,11 +101,9 @@ impl Message {
 
 impl Write for Message {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = Self::SIZE - 1 - self.len;
-        let fits = |end: &usize| *end <= room && text.is_char_boundary(*end);
-        let end = (0..=text.len()).rev().find(fits).unwrap_or(0);
-        self.bytes[self.len..][..end].copy_from_slice(&text.as_bytes()[..end]);
-        self.len += end;
+        let text = cut(text, Self::SIZE - 1 - self.len);
+        self.bytes[self.len..][..text.len()].copy_from_slice(text.as_bytes());
+        self.len += text.len();
         Ok(())
     }
 }

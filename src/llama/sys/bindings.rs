@@ -806,6 +806,7 @@ pub struct llama_context_params {
     pub type_k: ggml_type,
     pub type_v: ggml_type,
     pub kv_anchors: llama_kv_anchors_type,
+    pub kv_calib: *const ::std::os::raw::c_char,
     pub abort_callback: ggml_abort_callback,
     pub abort_callback_data: *mut ::std::os::raw::c_void,
     pub embeddings: bool,
@@ -820,7 +821,7 @@ pub struct llama_context_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_context_params"][::std::mem::size_of::<llama_context_params>() - 184usize];
+    ["Size of llama_context_params"][::std::mem::size_of::<llama_context_params>() - 192usize];
     ["Alignment of llama_context_params"][::std::mem::align_of::<llama_context_params>() - 8usize];
     ["Offset of field: llama_context_params::n_ctx"]
         [::std::mem::offset_of!(llama_context_params, n_ctx) - 0usize];
@@ -880,28 +881,30 @@ const _: () = {
         [::std::mem::offset_of!(llama_context_params, type_v) - 124usize];
     ["Offset of field: llama_context_params::kv_anchors"]
         [::std::mem::offset_of!(llama_context_params, kv_anchors) - 128usize];
+    ["Offset of field: llama_context_params::kv_calib"]
+        [::std::mem::offset_of!(llama_context_params, kv_calib) - 136usize];
     ["Offset of field: llama_context_params::abort_callback"]
-        [::std::mem::offset_of!(llama_context_params, abort_callback) - 136usize];
+        [::std::mem::offset_of!(llama_context_params, abort_callback) - 144usize];
     ["Offset of field: llama_context_params::abort_callback_data"]
-        [::std::mem::offset_of!(llama_context_params, abort_callback_data) - 144usize];
+        [::std::mem::offset_of!(llama_context_params, abort_callback_data) - 152usize];
     ["Offset of field: llama_context_params::embeddings"]
-        [::std::mem::offset_of!(llama_context_params, embeddings) - 152usize];
+        [::std::mem::offset_of!(llama_context_params, embeddings) - 160usize];
     ["Offset of field: llama_context_params::offload_kqv"]
-        [::std::mem::offset_of!(llama_context_params, offload_kqv) - 153usize];
+        [::std::mem::offset_of!(llama_context_params, offload_kqv) - 161usize];
     ["Offset of field: llama_context_params::no_perf"]
-        [::std::mem::offset_of!(llama_context_params, no_perf) - 154usize];
+        [::std::mem::offset_of!(llama_context_params, no_perf) - 162usize];
     ["Offset of field: llama_context_params::op_offload"]
-        [::std::mem::offset_of!(llama_context_params, op_offload) - 155usize];
+        [::std::mem::offset_of!(llama_context_params, op_offload) - 163usize];
     ["Offset of field: llama_context_params::swa_full"]
-        [::std::mem::offset_of!(llama_context_params, swa_full) - 156usize];
+        [::std::mem::offset_of!(llama_context_params, swa_full) - 164usize];
     ["Offset of field: llama_context_params::kv_unified"]
-        [::std::mem::offset_of!(llama_context_params, kv_unified) - 157usize];
+        [::std::mem::offset_of!(llama_context_params, kv_unified) - 165usize];
     ["Offset of field: llama_context_params::samplers"]
-        [::std::mem::offset_of!(llama_context_params, samplers) - 160usize];
+        [::std::mem::offset_of!(llama_context_params, samplers) - 168usize];
     ["Offset of field: llama_context_params::n_samplers"]
-        [::std::mem::offset_of!(llama_context_params, n_samplers) - 168usize];
+        [::std::mem::offset_of!(llama_context_params, n_samplers) - 176usize];
     ["Offset of field: llama_context_params::ctx_other"]
-        [::std::mem::offset_of!(llama_context_params, ctx_other) - 176usize];
+        [::std::mem::offset_of!(llama_context_params, ctx_other) - 184usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1120,6 +1123,83 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     pub fn llama_model_free(model: *mut llama_model);
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct llama_kv_calibrate_layer {
+    pub il: i32,
+    pub n_head_kv: i32,
+    pub n_scaled: i32,
+    pub error_without: f32,
+    pub error_with: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of llama_kv_calibrate_layer"]
+        [::std::mem::size_of::<llama_kv_calibrate_layer>() - 20usize];
+    ["Alignment of llama_kv_calibrate_layer"]
+        [::std::mem::align_of::<llama_kv_calibrate_layer>() - 4usize];
+    ["Offset of field: llama_kv_calibrate_layer::il"]
+        [::std::mem::offset_of!(llama_kv_calibrate_layer, il) - 0usize];
+    ["Offset of field: llama_kv_calibrate_layer::n_head_kv"]
+        [::std::mem::offset_of!(llama_kv_calibrate_layer, n_head_kv) - 4usize];
+    ["Offset of field: llama_kv_calibrate_layer::n_scaled"]
+        [::std::mem::offset_of!(llama_kv_calibrate_layer, n_scaled) - 8usize];
+    ["Offset of field: llama_kv_calibrate_layer::error_without"]
+        [::std::mem::offset_of!(llama_kv_calibrate_layer, error_without) - 12usize];
+    ["Offset of field: llama_kv_calibrate_layer::error_with"]
+        [::std::mem::offset_of!(llama_kv_calibrate_layer, error_with) - 16usize];
+};
+pub type llama_kv_calibrate_layer_callback = ::std::option::Option<
+    unsafe extern "C" fn(
+        layer: *const llama_kv_calibrate_layer,
+        user_data: *mut ::std::os::raw::c_void,
+    ),
+>;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct llama_kv_calibrate_params {
+    pub text: *const ::std::os::raw::c_char,
+    pub n_tokens: i32,
+    pub n_threads: i32,
+    pub progress_callback: llama_progress_callback,
+    pub progress_callback_user_data: *mut ::std::os::raw::c_void,
+    pub layer_callback: llama_kv_calibrate_layer_callback,
+    pub layer_callback_user_data: *mut ::std::os::raw::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of llama_kv_calibrate_params"]
+        [::std::mem::size_of::<llama_kv_calibrate_params>() - 48usize];
+    ["Alignment of llama_kv_calibrate_params"]
+        [::std::mem::align_of::<llama_kv_calibrate_params>() - 8usize];
+    ["Offset of field: llama_kv_calibrate_params::text"]
+        [::std::mem::offset_of!(llama_kv_calibrate_params, text) - 0usize];
+    ["Offset of field: llama_kv_calibrate_params::n_tokens"]
+        [::std::mem::offset_of!(llama_kv_calibrate_params, n_tokens) - 8usize];
+    ["Offset of field: llama_kv_calibrate_params::n_threads"]
+        [::std::mem::offset_of!(llama_kv_calibrate_params, n_threads) - 12usize];
+    ["Offset of field: llama_kv_calibrate_params::progress_callback"]
+        [::std::mem::offset_of!(llama_kv_calibrate_params, progress_callback) - 16usize];
+    ["Offset of field: llama_kv_calibrate_params::progress_callback_user_data"]
+        [::std::mem::offset_of!(llama_kv_calibrate_params, progress_callback_user_data) - 24usize];
+    ["Offset of field: llama_kv_calibrate_params::layer_callback"]
+        [::std::mem::offset_of!(llama_kv_calibrate_params, layer_callback) - 32usize];
+    ["Offset of field: llama_kv_calibrate_params::layer_callback_user_data"]
+        [::std::mem::offset_of!(llama_kv_calibrate_params, layer_callback_user_data) - 40usize];
+};
+unsafe extern "C" {
+    pub fn llama_kv_calibrate_default_params() -> llama_kv_calibrate_params;
+}
+unsafe extern "C" {
+    pub fn llama_kv_calibrate(
+        model: *mut llama_model,
+        path_out: *const ::std::os::raw::c_char,
+        params: llama_kv_calibrate_params,
+    ) -> bool;
+}
+unsafe extern "C" {
+    pub fn llama_model_kv_fingerprint(model: *const llama_model) -> u64;
 }
 unsafe extern "C" {
     pub fn llama_init_from_model(

@@ -1,0 +1,39 @@
+// The file of a calibration: a small GGUF with the key scales of every KV layer and the fingerprint of their model.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+struct llama_model;
+
+struct llama_kv_calib_file {
+    struct layer_t {
+        std::vector<float> scale; // [n_head_kv][n_embd_head_k]
+
+        // of attention's output with turbo3 keys, relative to its energy, mean over heads: as predicted when it was made
+        float error_without = 0.0f;
+        float error_with    = 0.0f;
+    };
+
+    uint32_t n_tokens = 0; // that it was made with
+
+    std::map<uint32_t, layer_t> layers; // by layer of the model
+
+    // throw std::runtime_error with what is wrong and the way out
+    static llama_kv_calib_file read(const llama_model & model, const std::string & path);
+
+    // a file that was there stays as it was if this fails
+    void write(const llama_model & model, const std::string & path) const;
+};
+
+// The same for every quantization of a model: its shape, and the weights that no quantization touches.
+// throws std::runtime_error if the model has no data
+uint64_t llama_kv_fingerprint(const llama_model & model);
+
+// FNV-1a, 64 bits
+uint64_t llama_kv_hash(uint64_t hash, const void * data, size_t size);
+
+constexpr uint64_t LLAMA_KV_HASH_INIT = 0xcbf29ce484222325ull;

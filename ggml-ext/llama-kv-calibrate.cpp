@@ -1,0 +1,237 @@
+#include "llama-kv-calibrate.h"
+
+#include "llama-cpp.h"
+#include "llama-impl.h"
+#include "llama-kv-calib-file.h"
+#include "llama-kv-capture.h"
+#include "llama-kv-scales.h"
+#include "llama-model.h"
+#include "llama-turbo.h"
+#include "turbo-calibrate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <thread>
+
+static constexpr uint32_t N_BATCH = 512;
+// fewer say little of a model
+static constexpr uint32_t N_TOKENS_MIN = 256;
+// queries that are looked at
+static constexpr uint32_t N_QUERIES = 256;
+// running the text takes about as long as fitting
+static constexpr float PROGRESS_RUN = 0.5f;
+
+static void report(const llama_kv_calibrate_params & params, float progress) {
+    if (params.progress_callback && !params.progress_callback(progress, params.progress_callback_user_data)) {
+        throw std::runtime_error("stopped");
+    }
+}
+
+static void check(const llama_model & model) {
+    const std::string why = llama_kv_scales_why_not(model);
+    if (!why.empty()) {
+        throw std::runtime_error(why);
+    }
+    if (model.hparams.no_alloc) {
+        throw std::runtime_error("the model was loaded without its weights");
+    }
+    if (llama_model_has_encoder(&model)) {
+        throw std::runtime_error("the model has an encoder, which a text alone does not run");
+    }
+    for (const uint32_t il : llama_turbo_kv_layers(model)) {
+        if (model.hparams.n_embd_head_k(il) % 64 != 0) {
+            throw std::runtime_error(format("layer %u has head_dim %u: keys are rotated, and scales of use, where it is a multiple of 64", il, model.hparams.n_embd_head_k(il)));
+        }
+    }
+}
+
+static std::vector<llama_token> tokenize(const llama_model & model, const llama_kv_calibrate_params & params) {
+    size_t n_text;
+    const std::string text = params.text ? params.text : tq_calibration_text(&n_text);
+
+    const auto * vocab = llama_model_get_vocab(&model);
+    std::vector<llama_token> res(text.size() + 8);
+    const int32_t n = llama_tokenize(vocab, text.data(), text.size(), res.data(), res.size(), true, false);
+    if (n < 0) {
+        throw std::runtime_error("the text cannot be cut into tokens");
+    }
+
+    const size_t n_want = params.n_tokens > 0 ? params.n_tokens : llama_kv_calibrate_default_params().n_tokens;
+    res.resize(std::min<size_t>({ (size_t) n, n_want, model.hparams.n_ctx_train }));
+    if (res.size() < N_TOKENS_MIN) {
+        throw std::runtime_error(format("%zu tokens are too few, %u are needed: the text has %d, %zu were asked for, and the model's context has %u",
+                res.size(), N_TOKENS_MIN, n, n_want, model.hparams.n_ctx_train));
+    }
+    return res;
+}
+
+static void run(llama_model & model, std::vector<llama_token> & tokens, llama_kv_capture & capture, const llama_kv_calibrate_params & params) {
+    auto cparams = llama_context_default_params();
+    cparams.n_ctx           = tokens.size();
+    cparams.n_batch         = N_BATCH;
+    cparams.n_ubatch        = N_BATCH;
+    cparams.n_seq_max       = 1;
+    cparams.n_threads       = params.n_threads;
+    cparams.n_threads_batch = params.n_threads;
+    cparams.type_k          = GGML_TYPE_F16;
+    cparams.type_v          = GGML_TYPE_F16;
+    cparams.kv_anchors      = LLAMA_KV_ANCHORS_OFF;
+    cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    cparams.swa_full        = true; // cell i has token i
+    cparams.cb_eval           = llama_kv_capture::callback;
+    cparams.cb_eval_user_data = &capture;
+
+    llama_context_ptr ctx { llama_init_from_model(&model, cparams) };
+    if (!ctx) {
+        throw std::runtime_error("no context with an f16 cache can be made");
+    }
+
+    for (uint32_t pos = 0; pos < tokens.size(); pos += N_BATCH) {
+        const uint32_t n = std::min<uint32_t>(N_BATCH, tokens.size() - pos);
+        capture.begin(pos, n);
+
+        const int32_t ret = llama_decode(ctx.get(), llama_batch_get_one(tokens.data() + pos, n));
+        if (!capture.error().empty()) {
+            throw std::runtime_error(capture.error());
+        }
+        if (ret != 0) {
+            throw std::runtime_error(format("the model failed on tokens %u to %u", pos, pos + n - 1));
+        }
+        report(params, PROGRESS_RUN*(pos + n)/tokens.size());
+    }
+}
+
+static std::vector<float> to_f32(const std::vector<ggml_fp16_t> & x) {
+    std::vector<float> res(x.size());
+    ggml_fp16_to_fp32_row(x.data(), res.data(), x.size());
+    return res;
+}
+
+static tq_rope rope_of(const llama_model & model) {
+    switch (model.hparams.rope_type) {
+        case LLAMA_ROPE_TYPE_NONE: return TQ_ROPE_NONE;
+        case LLAMA_ROPE_TYPE_NORM: return TQ_ROPE_ADJACENT;
+        default:                   return TQ_ROPE_HALVES;
+    }
+}
+
+// the scales of a layer's keys. heads: of every KV head
+static std::vector<float> fit(const llama_model & model, uint32_t il, const llama_kv_capture::layer_t & layer, uint32_t n_tokens, uint32_t n_threads, std::vector<tq_fit_head> & heads) {
+    const auto k = to_f32(layer.k);
+    const auto v = to_f32(layer.v);
+
+    std::vector<tq_fit_queries> queries;
+    for (const auto & set : layer.queries) {
+        tq_fit_queries cur = {};
+        cur.q        = set.q.data();
+        cur.mask     = set.mask.data();
+        cur.sinks    = set.sinks.empty() ? nullptr : set.sinks.data();
+        cur.n_q      = set.n_q();
+        cur.n_head   = set.n_head;
+        cur.scale    = set.scale;
+        cur.softcap  = set.softcap;
+        cur.max_bias = set.max_bias;
+        queries.push_back(cur);
+    }
+
+    tq_fit_layer args = {};
+    args.k          = k.data();
+    args.v          = v.data();
+    args.n_kv       = n_tokens;
+    args.n_head_kv  = layer.n_head_kv;
+    args.head_dim   = layer.n_embd_head_k;
+    args.head_dim_v = layer.n_embd_head_v;
+    args.rope       = rope_of(model);
+    args.n_rot      = args.rope == TQ_ROPE_NONE ? 0 : model.hparams.n_rot(il);
+    args.queries    = queries.data();
+    args.n_queries  = queries.size();
+
+    std::vector<float> res(args.n_head_kv*args.head_dim);
+    heads.resize(args.n_head_kv);
+
+    char why[512];
+    if (!tq_fit_key_scales(&args, n_threads, res.data(), heads.data(), why, sizeof(why))) {
+        throw std::runtime_error(format("layer %u: %s", il, why));
+    }
+    return res;
+}
+
+void llama_kv_calibrate_to(llama_model & model, const std::string & path, const llama_kv_calibrate_params & params_in) {
+    auto params = params_in;
+    if (params.n_threads <= 0) {
+        params.n_threads = std::max(1u, std::thread::hardware_concurrency());
+    }
+
+    check(model);
+    auto tokens = tokenize(model, params);
+
+    llama_kv_capture capture(tokens.size(), std::max<uint32_t>(1, tokens.size()/N_QUERIES));
+    run(model, tokens, capture, params);
+
+    llama_kv_calib_file file;
+    file.n_tokens = tokens.size();
+
+    const auto kv_layers = llama_turbo_kv_layers(model);
+    for (size_t i = 0; i < kv_layers.size(); ++i) {
+        const uint32_t il = kv_layers[i];
+
+        const auto it = capture.layers().find(il);
+        if (it == capture.layers().end() || it->second.k.empty()) {
+            throw std::runtime_error(format("no attention to the keys of layer %u was seen: the model's graph (%s) does not read them as others do", il, model.arch_name().c_str()));
+        }
+
+        std::vector<tq_fit_head> heads;
+        auto & layer = file.layers[il];
+        layer.scale = fit(model, il, it->second, tokens.size(), params.n_threads, heads);
+
+        llama_kv_calibrate_layer cur = {};
+        cur.il        = il;
+        cur.n_head_kv = heads.size();
+        for (const auto & head : heads) {
+            cur.n_scaled      += head.power != 0.0f;
+            cur.error_without += head.error_without/heads.size();
+            cur.error_with    += head.error_with   /heads.size();
+        }
+        layer.error_without = cur.error_without;
+        layer.error_with    = cur.error_with;
+        if (params.layer_callback) {
+            params.layer_callback(&cur, params.layer_callback_user_data);
+        }
+        report(params, PROGRESS_RUN + (1.0f - PROGRESS_RUN)*(i + 1)/kv_layers.size());
+    }
+
+    file.write(model, path);
+}
+
+//
+// C API
+//
+
+llama_kv_calibrate_params llama_kv_calibrate_default_params() {
+    llama_kv_calibrate_params res = {};
+    res.n_tokens = 2048;
+    return res;
+}
+
+bool llama_kv_calibrate(llama_model * model, const char * path_out, llama_kv_calibrate_params params) {
+    try {
+        if (!model || !path_out) {
+            throw std::runtime_error(!model ? "model is NULL" : "path_out is NULL");
+        }
+        llama_kv_calibrate_to(*model, path_out, params);
+        return true;
+    } catch (const std::exception & err) {
+        LLAMA_LOG_ERROR("%s: cannot calibrate: %s\n", __func__, err.what());
+    }
+    return false;
+}
+
+uint64_t llama_model_kv_fingerprint(const llama_model * model) {
+    try {
+        return llama_kv_fingerprint(*model);
+    } catch (const std::exception & err) {
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, err.what());
+    }
+    return 0;
+}

@@ -1,0 +1,195 @@
+//! Key scales: fitted once to a model, read by its contexts (`kv_calib`, `--kv-calib`).
+
+use std::ffi::{CString, c_void};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+
+use super::sys;
+
+/// What a calibration runs, and on what.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct CalibrateOptions {
+    /// The text; none: the one that comes with the library, some 2,048 tokens of several kinds and languages.
+    pub text: Option<String>,
+    /// Tokens of it to run, 256 or more; 0: 2048.
+    pub n_tokens: u32,
+    /// 0: as many as there are cores.
+    pub n_threads: u32,
+    /// Layers to keep on GPUs; none: all that fit.
+    pub n_gpu_layers: Option<u32>,
+}
+
+/// What calibration predicts for a layer's keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct LayerGain {
+    /// Number of the layer in the model.
+    pub layer: u32,
+    /// KV heads.
+    pub heads: u32,
+    /// Those of them that are better with scales than without; the others keep theirs at 1.
+    pub scaled: u32,
+    /// Error of attention's output with turbo3 keys, relative to its energy, mean over heads.
+    pub error_without: f32,
+    /// The same with scales.
+    pub error_with: f32,
+}
+
+/// Why a model could not be calibrated. llama.cpp's log has the details.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CalibrateError {
+    /// A path or text that C cannot be given.
+    #[error("{what} has a NUL byte at {position}")]
+    Nul {
+        /// Which of the arguments.
+        what: &'static str,
+        /// Where in it.
+        position: usize,
+    },
+    /// A path that is not UTF-8, which llama.cpp's files have to be.
+    #[error("the path {} is not UTF-8", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A number that llama.cpp has no room for.
+    #[error("{what} is {value}: at most {max} are possible", max = i32::MAX)]
+    TooLarge {
+        /// Which of the options.
+        what: &'static str,
+        /// Its value.
+        value: u32,
+    },
+    /// The model was not loaded.
+    #[error("cannot load the model {}", path.display())]
+    Model {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The model was loaded, but not calibrated, or the file not written.
+    #[error("cannot calibrate {}", path.display())]
+    Calibrate {
+        /// The model's file.
+        path: PathBuf,
+    },
+    /// `progress` said so. No file was written.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Fits key scales to the model in `model` and writes them to `out`.
+///
+/// `progress` is called with 0 to 1, and returns whether to go on; `layer` for every layer that has keys, in order.
+/// A file that was at `out` stays as it was unless all goes well.
+///
+/// Errors: [`CalibrateError`]. Models with latent attention (MLA), with an encoder, or of a head_dim that is not
+/// a multiple of 64 cannot be calibrated.
+pub fn calibrate(
+    model: &Path,
+    out: &Path,
+    options: &CalibrateOptions,
+    progress: impl FnMut(f32) -> bool,
+    layer: impl FnMut(LayerGain),
+) -> Result<(), CalibrateError> {
+    let out = path_to_c(out, "the output's path")?;
+    let text = options.text.as_deref().map(|text| to_c(text, "the text")).transpose()?;
+    let n_tokens = to_i32(options.n_tokens, "n_tokens")?;
+    let n_threads = to_i32(options.n_threads, "n_threads")?;
+    let loaded = Model::load(model, options.n_gpu_layers)?;
+
+    let mut callbacks = Callbacks { progress, layer, stopped: false };
+    let user_data = (&raw mut callbacks).cast::<c_void>();
+    // SAFETY: plain values; the strings live until the call below is over.
+    let mut params = unsafe { sys::llama_kv_calibrate_default_params() };
+    params.text = text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
+    params.n_tokens = n_tokens;
+    params.n_threads = n_threads;
+    (params.progress_callback, params.progress_callback_user_data) =
+        (Some(on_progress(&callbacks)), user_data);
+    (params.layer_callback, params.layer_callback_user_data) =
+        (Some(on_layer(&callbacks)), user_data);
+
+    // SAFETY: the model is loaded; the callbacks are called on this thread, during the call, with their own data.
+    let done = unsafe { sys::llama_kv_calibrate(loaded.0.as_ptr(), out.as_ptr(), params) };
+    match (done, callbacks.stopped) {
+        (true, _) => Ok(()),
+        (false, true) => Err(CalibrateError::Stopped),
+        (false, false) => Err(CalibrateError::Calibrate { path: model.into() }),
+    }
+}
+
+struct Model(NonNull<sys::llama_model>);
+
+impl Model {
+    fn load(path: &Path, n_gpu_layers: Option<u32>) -> Result<Self, CalibrateError> {
+        let file = path_to_c(path, "the model's path")?;
+        // SAFETY: a plain value.
+        let mut params = unsafe { sys::llama_model_default_params() };
+        if let Some(n) = n_gpu_layers {
+            params.n_gpu_layers = to_i32(n, "n_gpu_layers")?;
+        }
+        // SAFETY: the path is terminated, the parameters are valid.
+        let raw = unsafe { sys::llama_model_load_from_file(file.as_ptr(), params) };
+        NonNull::new(raw).map(Self).ok_or_else(|| CalibrateError::Model { path: path.into() })
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: loaded by us, and freed once.
+        unsafe { sys::llama_model_free(self.0.as_ptr()) }
+    }
+}
+
+struct Callbacks<P, L> {
+    progress: P,
+    layer: L,
+    stopped: bool,
+}
+
+/// The C callback for callbacks of these types. A panic in them ends the process: there is C++ in between.
+fn on_progress<P: FnMut(f32) -> bool, L>(
+    _: &Callbacks<P, L>,
+) -> unsafe extern "C" fn(f32, *mut c_void) -> bool {
+    unsafe extern "C" fn call<P: FnMut(f32) -> bool, L>(done: f32, user_data: *mut c_void) -> bool {
+        // SAFETY: the callbacks that `calibrate` hands over; it does not touch them meanwhile.
+        let callbacks = unsafe { &mut *user_data.cast::<Callbacks<P, L>>() };
+        callbacks.stopped |= !(callbacks.progress)(done);
+        !callbacks.stopped
+    }
+    call::<P, L>
+}
+
+fn on_layer<P, L: FnMut(LayerGain)>(
+    _: &Callbacks<P, L>,
+) -> unsafe extern "C" fn(*const sys::llama_kv_calibrate_layer, *mut c_void) {
+    unsafe extern "C" fn call<P, L: FnMut(LayerGain)>(
+        layer: *const sys::llama_kv_calibrate_layer,
+        user_data: *mut c_void,
+    ) {
+        // SAFETY: as above; the layer lives during the call.
+        let (callbacks, layer) = unsafe { (&mut *user_data.cast::<Callbacks<P, L>>(), &*layer) };
+        (callbacks.layer)(LayerGain {
+            layer: layer.il.unsigned_abs(),
+            heads: layer.n_head_kv.unsigned_abs(),
+            scaled: layer.n_scaled.unsigned_abs(),
+            error_without: layer.error_without,
+            error_with: layer.error_with,
+        });
+    }
+    call::<P, L>
+}
+
+fn to_c(text: &str, what: &'static str) -> Result<CString, CalibrateError> {
+    CString::new(text).map_err(|e| CalibrateError::Nul { what, position: e.nul_position() })
+}
+
+fn path_to_c(path: &Path, what: &'static str) -> Result<CString, CalibrateError> {
+    to_c(path.to_str().ok_or_else(|| CalibrateError::Path { path: path.into() })?, what)
+}
+
+fn to_i32(value: u32, what: &'static str) -> Result<i32, CalibrateError> {
+    i32::try_from(value).map_err(|_| CalibrateError::TooLarge { what, value })
+}
