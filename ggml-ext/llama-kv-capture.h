@@ -13,7 +13,8 @@ class llama_kv_capture {
 public:
     // the queries of a layer that attends to a K, one in `stride` tokens
     struct queries_t {
-        uint32_t n_head = 0;
+        uint32_t n_head      = 0;
+        uint32_t n_embd_head = 0;
 
         float scale    = 1.0f;
         float softcap  = 0.0f;
@@ -24,8 +25,6 @@ public:
         std::vector<float> sinks; // [n_head], or empty
 
         uint32_t n_q() const { return n_head == 0 ? 0 : q.size()/n_head/n_embd_head; }
-
-        uint32_t n_embd_head = 0;
     };
 
     struct layer_t {

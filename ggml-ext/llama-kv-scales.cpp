@@ -156,7 +156,9 @@ std::string llama_kv_scales_find(llama_model & model, const llama_context_params
     LLAMA_LOG_INFO("%s: calibrating key scales, once for this model\n", __func__);
     auto cal = llama_kv_calibrate_default_params();
     cal.n_threads = params.n_threads_batch;
+    const int64_t t_begin = ggml_time_us();
     llama_kv_calibrate_to(model, path.u8string(), cal);
+    LLAMA_LOG_INFO("%s: calibrated in %.1f s\n", __func__, 1e-6*(ggml_time_us() - t_begin));
     return path.u8string();
 }
 

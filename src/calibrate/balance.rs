@@ -55,7 +55,7 @@ fn osborne(a: &[f64], n: usize) -> Vec<f64> {
                 row += a[i * n + j] * y[j];
                 column += a[j * n + i] / y[j];
             }
-            let new = (row / column).sqrt().sqrt();
+            let new = (row / column).sqrt();
             largest = largest.max((new / y[i]).ln().abs());
             y[i] = new;
         }
