@@ -96,6 +96,7 @@ public:
         std::vector<std::vector<ggml_fp16_t>> from; // and where they were, for every table
     };
 
+    // to be measured from elsewhere, or, if the restore failed, forgotten
     std::vector<moved_t> take_moved() { return std::exchange(moved, {}); }
 
 private:

@@ -15,8 +15,6 @@
 #include <stdexcept>
 #include <system_error>
 
-static constexpr uint32_t VERSION = 1;
-
 static const char * const KEY_TYPE          = "general.type";
 static const char * const TYPE              = "kv-calibration";
 static const char * const KEY_VERSION       = "kvcal.version";
@@ -45,8 +43,11 @@ uint64_t llama_kv_hash(uint64_t hash, const void * data, size_t size) {
 uint64_t llama_kv_fingerprint(const llama_model & model) {
     const auto & hparams = model.hparams;
 
-    if (hparams.no_alloc) {
+    if (hparams.no_alloc || hparams.vocab_only) {
         throw std::runtime_error("the model was loaded without its weights");
+    }
+    if (llama_turbo_kv_layers(model).empty()) {
+        throw std::runtime_error("the model has no KV cache");
     }
 
     uint64_t res = LLAMA_KV_HASH_INIT;
@@ -60,17 +61,20 @@ uint64_t llama_kv_fingerprint(const llama_model & model) {
         }
     }
 
-    // weights of norms stay as they are when a model is quantized
-    std::vector<std::pair<std::string, ggml_tensor *>> norms;
+    // Vectors, such as the weights of norms, stay as they are when a model is quantized. Not those of layers behind the
+    // last, which draft: they are loaded only sometimes.
+    std::vector<std::pair<std::string, ggml_tensor *>> vectors;
     for (const auto & [name, t] : model.tensors_by_name) {
-        if (t->type == GGML_TYPE_F32 && ggml_n_dims(t) == 1 && name.find("norm") != std::string::npos) {
-            norms.emplace_back(name, t);
+        unsigned il = 0;
+        const bool is_layer = sscanf(name.c_str(), "blk.%u.", &il) == 1 && il < hparams.n_layer();
+        if (is_layer && t->type == GGML_TYPE_F32 && ggml_n_dims(t) == 1) {
+            vectors.emplace_back(name, t);
         }
     }
-    std::sort(norms.begin(), norms.end());
+    std::sort(vectors.begin(), vectors.end());
 
     std::vector<uint8_t> data;
-    for (const auto & [name, t] : norms) {
+    for (const auto & [name, t] : vectors) {
         data.resize(ggml_nbytes(t));
         ggml_backend_tensor_get(t, data.data(), 0, data.size());
         res = llama_kv_hash(res, name.data(), name.size());
@@ -104,14 +108,37 @@ struct reader {
         throw std::runtime_error("key scales of '" + path + "': " + what);
     }
 
-    // data: with the tensors' data
-    void open(bool data) {
+    FILE * file = nullptr;
+
+    ~reader() {
+        if (file) {
+            fclose(file);
+        }
+    }
+
+    // without the tensors' data: it may be a whole model
+    void open() {
         ggml_context * ctx_data = nullptr;
-        gguf.reset(gguf_init_from_file(path.c_str(), { /*.no_alloc =*/ !data, /*.ctx =*/ &ctx_data }));
+        file = ggml_fopen(path.c_str(), "rb");
+        if (file) {
+            gguf.reset(gguf_init_from_file_ptr(file, { /*.no_alloc =*/ true, /*.ctx =*/ &ctx_data }));
+        }
         ctx.reset(ctx_data);
         if (!gguf) {
             fail("the file is no GGUF, or damaged. make it again (turboquant calibrate)");
         }
+    }
+
+    // the values of a tensor, whose type and shape have been checked
+    std::vector<float> values(const ggml_tensor * t) {
+        const int64_t id     = gguf_find_tensor(gguf.get(), t->name);
+        const size_t  offset = gguf_get_data_offset(gguf.get()) + gguf_get_tensor_offset(gguf.get(), id);
+
+        std::vector<float> res(ggml_nelements(t));
+        if (fseek(file, offset, SEEK_SET) != 0 || fread(res.data(), sizeof(float), res.size(), file) != res.size()) {
+            fail(std::string("the file is damaged: it ends within ") + t->name + ". make it again (turboquant calibrate)");
+        }
+        return res;
     }
 
     int64_t find(const char * key, gguf_type type) const {
@@ -139,7 +166,12 @@ struct reader {
 
 }
 
-static void check_scale(const reader & file, const llama_model & model, uint32_t il, const ggml_tensor * t) {
+// [n_head_kv][n_embd_head_k]
+static std::vector<float> read_scale(reader & file, const llama_model & model, uint32_t il) {
+    const ggml_tensor * t = ggml_get_tensor(file.ctx.get(), tensor_name(il).c_str());
+    if (!t) {
+        file.fail("the file is damaged: no " + tensor_name(il));
+    }
     const int64_t n_embd_head = model.hparams.n_embd_head_k(il);
     const int64_t n_head_kv   = model.hparams.n_head_kv(il);
 
@@ -148,9 +180,10 @@ static void check_scale(const reader & file, const llama_model & model, uint32_t
                 (int) t->ne[0], (int) t->ne[1], il, (int) n_embd_head, (int) n_head_kv));
     }
 
+    const auto res   = file.values(t);
     const auto pairs = llama_kv_scales::rope_pairs(model, il);
     for (int64_t h = 0; h < n_head_kv; ++h) {
-        const float * s = (const float *) t->data + h*n_embd_head;
+        const float * s = res.data() + h*n_embd_head;
         for (int64_t i = 0; i < n_embd_head; ++i) {
             if (!(s[i] >= 1e-3f && s[i] <= 1e3f)) {
                 file.fail(format("%s has scale %g for channel %d of head %d: expected 0.001 to 1000", t->name, s[i], (int) i, (int) h));
@@ -163,6 +196,7 @@ static void check_scale(const reader & file, const llama_model & model, uint32_t
             }
         }
     }
+    return res;
 }
 
 llama_kv_calib_file llama_kv_calib_file::read(const llama_model & model, const std::string & path) {
@@ -174,8 +208,7 @@ llama_kv_calib_file llama_kv_calib_file::read(const llama_model & model, const s
                 "there is no such file. make it with turboquant calibrate, or use --kv-calib auto");
     }
 
-    // a whole model, perhaps: not more than what it says of itself
-    file.open(false);
+    file.open();
     const int64_t id_type = gguf_find_key(file.gguf.get(), KEY_TYPE);
     if (id_type < 0 || gguf_get_kv_type(file.gguf.get(), id_type) != GGUF_TYPE_STRING || strcmp(gguf_get_val_str(file.gguf.get(), id_type), TYPE) != 0) {
         file.fail("this GGUF is not a calibration. make one with turboquant calibrate");
@@ -201,18 +234,8 @@ llama_kv_calib_file llama_kv_calib_file::read(const llama_model & model, const s
     const auto error_without = file.arr<float>(KEY_ERROR_WITHOUT, GGUF_TYPE_FLOAT32, kv_layers.size());
     const auto error_with    = file.arr<float>(KEY_ERROR_WITH,    GGUF_TYPE_FLOAT32, kv_layers.size());
 
-    file.open(true);
     for (size_t i = 0; i < kv_layers.size(); ++i) {
-        const uint32_t il = kv_layers[i];
-
-        const ggml_tensor * t = ggml_get_tensor(file.ctx.get(), tensor_name(il).c_str());
-        if (!t) {
-            file.fail("the file is damaged: no " + tensor_name(il));
-        }
-        check_scale(file, model, il, t);
-
-        const float * data = (const float *) t->data;
-        res.layers[il] = { std::vector<float>(data, data + ggml_nelements(t)), error_without[i], error_with[i] };
+        res.layers[kv_layers[i]] = { read_scale(file, model, kv_layers[i]), error_without[i], error_with[i] };
     }
     return res;
 }
@@ -254,9 +277,13 @@ void llama_kv_calib_file::write(const llama_model & model, const std::string & p
     gguf_set_arr_data(gguf.get(), KEY_ERROR_WITH,    GGUF_TYPE_FLOAT32, error_with.data(),    error_with.size());
 
     // whole, or not at all: others may be reading, or writing the same
+    const int64_t id_last = gguf_get_n_tensors(gguf.get()) - 1;
+    const size_t  size    = gguf_get_meta_size(gguf.get()) + gguf_get_tensor_offset(gguf.get(), id_last)
+        + GGML_PAD(gguf_get_tensor_size(gguf.get(), id_last), gguf_get_alignment(gguf.get()));
+
     const std::string part = path + format(".%08x.part", (unsigned) std::random_device()());
     std::error_code ec;
-    if (!gguf_write_to_file(gguf.get(), part.c_str(), /*only_meta =*/ false) || fs::file_size(fs::u8path(part), ec) < gguf_get_meta_size(gguf.get())) {
+    if (!gguf_write_to_file(gguf.get(), part.c_str(), /*only_meta =*/ false) || fs::file_size(fs::u8path(part), ec) != size) {
         fs::remove(fs::u8path(part), ec);
         throw std::runtime_error("cannot write '" + path + "': is its folder there and writable, and the disk not full?");
     }

@@ -10,6 +10,9 @@
 struct llama_model;
 
 struct llama_kv_calib_file {
+    // of the format
+    static constexpr uint32_t VERSION = 1;
+
     struct layer_t {
         std::vector<float> scale; // [n_head_kv][n_embd_head_k]
 
@@ -30,7 +33,7 @@ struct llama_kv_calib_file {
 };
 
 // The same for every quantization of a model: its shape, and the weights that no quantization touches.
-// throws std::runtime_error if the model has no data
+// throws std::runtime_error if the model has no weights, or no keys
 uint64_t llama_kv_fingerprint(const llama_model & model);
 
 // FNV-1a, 64 bits

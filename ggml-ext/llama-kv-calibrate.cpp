@@ -17,6 +17,8 @@
 static constexpr uint32_t N_BATCH = 512;
 // fewer say little of a model
 static constexpr uint32_t N_TOKENS_MIN = 256;
+// more take gigabytes: keys and values of all layers are kept until the end
+static constexpr uint32_t N_TOKENS_MAX = 16384;
 // queries that are looked at
 static constexpr uint32_t N_QUERIES = 256;
 // running the text takes about as long as fitting
@@ -33,7 +35,10 @@ static void check(const llama_model & model) {
     if (!why.empty()) {
         throw std::runtime_error(why);
     }
-    if (model.hparams.no_alloc) {
+    if (model.arch == LLM_ARCH_GROK) {
+        throw std::runtime_error("flash attention, which is watched, cannot be had for Grok");
+    }
+    if (model.hparams.no_alloc || model.hparams.vocab_only) {
         throw std::runtime_error("the model was loaded without its weights");
     }
     if (llama_model_has_encoder(&model)) {
@@ -51,6 +56,9 @@ static std::vector<llama_token> tokenize(const llama_model & model, const llama_
     const std::string text = params.text ? params.text : tq_calibration_text(&n_text);
 
     const auto * vocab = llama_model_get_vocab(&model);
+    if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE) {
+        throw std::runtime_error("the model has no vocabulary to cut a text into tokens with");
+    }
     std::vector<llama_token> res(text.size() + 8);
     const int32_t n = llama_tokenize(vocab, text.data(), text.size(), res.data(), res.size(), true, false);
     if (n < 0) {
@@ -58,6 +66,9 @@ static std::vector<llama_token> tokenize(const llama_model & model, const llama_
     }
 
     const size_t n_want = params.n_tokens > 0 ? params.n_tokens : llama_kv_calibrate_default_params().n_tokens;
+    if (n_want > N_TOKENS_MAX) {
+        throw std::runtime_error(format("%zu tokens are too many: at most %u", n_want, N_TOKENS_MAX));
+    }
     res.resize(std::min<size_t>({ (size_t) n, n_want, model.hparams.n_ctx_train }));
     if (res.size() < N_TOKENS_MIN) {
         throw std::runtime_error(format("%zu tokens are too few, %u are needed: the text has %d, %zu were asked for, and the model's context has %u",
@@ -229,6 +240,9 @@ bool llama_kv_calibrate(llama_model * model, const char * path_out, llama_kv_cal
 
 uint64_t llama_model_kv_fingerprint(const llama_model * model) {
     try {
+        if (!model) {
+            throw std::runtime_error("model is NULL");
+        }
         return llama_kv_fingerprint(*model);
     } catch (const std::exception & err) {
         LLAMA_LOG_ERROR("%s: %s\n", __func__, err.what());

@@ -86,8 +86,14 @@ std::string llama_kv_scales_why_not(const llama_model & model) {
     if (model.hparams.is_mla()) {
         return "the model's attention is latent (MLA): its keys are its values, too";
     }
+    if (model.hparams.n_lora_kv > 0) {
+        return "the model (" + model.arch_name() + ") has keys of which RoPE turns the last channels alone";
+    }
     if (llama_turbo_has_own_attention(model)) {
         return "the model's attention (" + model.arch_name() + ") writes the cache by itself";
+    }
+    if (model.split_mode() == LLAMA_SPLIT_MODE_TENSOR) {
+        return "the model is split by tensors (-sm tensor), and scales are whole";
     }
     if (llama_turbo_kv_layers(model).empty()) {
         return "the model (" + model.arch_name() + ") has no KV cache";
@@ -100,8 +106,12 @@ static std::filesystem::path cache_folder() {
     namespace fs = std::filesystem;
 
     const auto env = [](const char * name) {
+#if defined(_WIN32)
+        const wchar_t * value = _wgetenv(std::wstring(name, name + strlen(name)).c_str());
+#else
         const char * value = getenv(name);
-        return value && *value ? fs::u8path(value) : fs::path();
+#endif
+        return value && *value ? fs::path(value) : fs::path();
     };
 
     fs::path res = env("LLAMA_CACHE");
@@ -142,8 +152,18 @@ std::string llama_kv_scales_find(llama_model & model, const llama_context_params
     }
 
     const fs::path folder = cache_folder() / "kv-calib";
-    const fs::path path   = folder / format("%016" PRIx64 ".gguf", llama_kv_fingerprint(model));
-    if (fs::exists(path)) {
+    const fs::path path   = folder / format("%016" PRIx64 "-v%u.gguf", llama_kv_fingerprint(model), llama_kv_calib_file::VERSION);
+
+    const auto is_good = [&]() {
+        try {
+            llama_kv_calib_file::read(model, path.u8string());
+            return true;
+        } catch (const std::exception & err) {
+            LLAMA_LOG_WARN("%s: %s\n", __func__, err.what());
+        }
+        return false;
+    };
+    if (fs::exists(path) && is_good()) {
         return path.u8string();
     }
 
@@ -157,7 +177,14 @@ std::string llama_kv_scales_find(llama_model & model, const llama_context_params
     auto cal = llama_kv_calibrate_default_params();
     cal.n_threads = params.n_threads_batch;
     const int64_t t_begin = ggml_time_us();
-    llama_kv_calibrate_to(model, path.u8string(), cal);
+    try {
+        llama_kv_calibrate_to(model, path.u8string(), cal);
+    } catch (const std::exception & err) {
+        // another process may have been first, and reads its file
+        if (!fs::exists(path) || !is_good()) {
+            throw std::runtime_error(std::string("key scales: cannot calibrate: ") + err.what());
+        }
+    }
     LLAMA_LOG_INFO("%s: calibrated in %.1f s\n", __func__, 1e-6*(ggml_time_us() - t_begin));
     return path.u8string();
 }

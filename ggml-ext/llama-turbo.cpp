@@ -165,18 +165,11 @@ static bool check_params(const llama_model & model, llama_context_params & param
     return true;
 }
 
-bool llama_turbo_check_params(llama_model & model, llama_context_params & params, std::string & kv_calib) {
+bool llama_turbo_check_params(const llama_model & model, llama_context_params & params) {
     try {
-        if (!check_params(model, params)) {
-            return false;
-        }
-        kv_calib = llama_kv_scales_find(model, params);
-        params.kv_calib = kv_calib.c_str();
-        return true;
+        return check_params(model, params);
     } catch (const std::invalid_argument & err) {
         LLAMA_LOG_ERROR("%s: cache types of layers: %s\n", __func__, err.what());
-    } catch (const std::exception & err) {
-        LLAMA_LOG_ERROR("%s: %s\n", __func__, err.what());
     }
     return false;
 }
@@ -303,6 +296,9 @@ static std::string why_no_anchors(const llama_model & model, const llama_hparams
     }
     if (llama_turbo_has_own_attention(model)) {
         return "the model's attention (" + model.arch_name() + ") writes the cache by itself";
+    }
+    if (hparams.n_lora_kv > 0) {
+        return "the model (" + model.arch_name() + ") has keys of which RoPE turns the last channels alone";
     }
     if (offload) {
         for (const uint32_t il : llama_turbo_kv_layers(model)) {

@@ -6,7 +6,6 @@
 #include "llama.h"
 
 #include <memory>
-#include <string>
 #include <vector>
 
 class  llama_kv_anchors;
@@ -53,8 +52,7 @@ bool llama_turbo_layer_has_anchors(ggml_type type_k);
 
 // called before a context is created: resolves what the cache types ask of it. logs the reason and returns false if
 // it cannot have them
-//   kv_calib: what params.kv_calib, resolved, points to
-bool llama_turbo_check_params(llama_model & model, llama_context_params & params, std::string & kv_calib);
+bool llama_turbo_check_params(const llama_model & model, llama_context_params & params);
 
 // the type of K or V in layer il of a cache whose type is the given one but for exceptions
 ggml_type llama_turbo_layer_type(const llama_model & model, uint32_t il, ggml_type type, bool is_k);

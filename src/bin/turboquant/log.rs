@@ -1,6 +1,7 @@
 //! llama.cpp's log: warnings and errors to stderr, everything if asked for.
 
 use std::ffi::{CStr, c_char, c_void};
+use std::io::Write;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use llama_turboquant::llama::sys;
@@ -26,6 +27,8 @@ unsafe extern "C" fn show(level: sys::ggml_log_level, text: *const c_char, _: *m
     };
     if level >= LEAST.load(Ordering::Relaxed) {
         // SAFETY: ggml passes a string that lives during the call.
-        eprint!("{}", unsafe { CStr::from_ptr(text) }.to_string_lossy());
+        let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+        // Nobody may be reading; eprint! would panic, and there is C++ below.
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
 }
