@@ -10,9 +10,9 @@ use super::sys;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct CalibrateOptions {
-    /// The text; none: the one that comes with the library, some 2,048 tokens of several kinds and languages.
+    /// The text; none: the one that comes with the library, prose, code and several languages.
     pub text: Option<String>,
-    /// Tokens of it to run, 256 or more; 0: 2048.
+    /// Tokens of it to run, 256 to 16384; 0: 2048.
     pub n_tokens: u32,
     /// 0: as many as there are cores.
     pub n_threads: u32,
