@@ -4,7 +4,7 @@
 mod common;
 
 use common::engine::{Context, Entry, Model, Options, context, label};
-use common::gguf::Tiny;
+use common::gguf::{Tiny, tokens};
 use common::models::tiny;
 use common::state::{restore, restore_seq, save, save_seq, shift};
 use common::stats::{kld, mean_max};
@@ -15,10 +15,6 @@ const PAIR: (ggml_type, ggml_type) = (TURBO4, F16);
 
 fn model() -> Model {
     tiny(Tiny::new(64))
-}
-
-fn tokens(n: usize) -> Vec<i32> {
-    (0..n as i32).map(|i| 3 + i * 29 % 250).collect()
 }
 
 /// After a refusal: an empty context serves.

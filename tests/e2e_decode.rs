@@ -20,7 +20,7 @@ use common::{F16, Q8_0, TEXT, TURBO2, TURBO3, TURBO4, pairs};
 use llama_turboquant::llama::sys::{self, ggml_type};
 
 /// Options without key anchors.
-fn plain(pair: (ggml_type, ggml_type)) -> Options {
+fn plain(pair: (ggml_type, ggml_type)) -> Options<'static> {
     Options { anchors: sys::LLAMA_KV_ANCHORS_OFF, ..Options::new(pair) }
 }
 

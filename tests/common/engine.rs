@@ -44,13 +44,18 @@ pub fn type_name(t: ggml_type) -> &'static str {
     unsafe { CStr::from_ptr(sys::ggml_type_name(t)) }.to_str().expect("an ASCII name")
 }
 
+/// A path as C takes it.
+pub fn c_path(path: &Path) -> CString {
+    CString::new(path.to_str().expect("a path in UTF-8")).expect("no NUL in a path")
+}
+
 /// The types of K and V by name: `turbo4/turbo2`.
 pub fn label((k, v): (ggml_type, ggml_type)) -> String {
     format!("{}/{}", type_name(k), type_name(v))
 }
 
 /// A context that must come to be.
-pub fn context(model: &Model, options: Options) -> Context<'_> {
+pub fn context<'m>(model: &'m Model, options: Options) -> Context<'m> {
     Context::new(model, options).expect("a context")
 }
 
@@ -69,7 +74,7 @@ impl Model {
     /// Loads a GGUF file. Error: what llama.cpp logged.
     pub fn load(path: &Path) -> Result<Self, String> {
         init();
-        let file = CString::new(path.to_str().expect("a path in UTF-8")).expect("no NUL in a path");
+        let file = c_path(path);
         let (raw, log) = logged(|| {
             // SAFETY: the path is terminated; the default parameters are valid.
             unsafe {
@@ -80,6 +85,11 @@ impl Model {
         // SAFETY: the model is loaded, and its vocabulary lives as long.
         let vocab = unsafe { sys::llama_model_get_vocab(raw.as_ptr()) };
         Ok(Self { raw, vocab })
+    }
+
+    /// The raw model, for the functions that one test needs.
+    pub fn raw(&self) -> *mut sys::llama_model {
+        self.raw.as_ptr()
     }
 
     pub fn n_vocab(&self) -> usize {
@@ -135,7 +145,7 @@ impl Drop for Model {
 
 /// What a context is made of.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct Options<'a> {
     pub k: ggml_type,
     pub v: ggml_type,
     pub n_ctx: u32,
@@ -146,9 +156,11 @@ pub struct Options {
     pub unified: bool,
     pub flash_attn: sys::llama_flash_attn_type,
     pub anchors: sys::llama_kv_anchors_type,
+    /// A file of key scales.
+    pub kv_calib: Option<&'a Path>,
 }
 
-impl Options {
+impl Options<'_> {
     pub fn new((k, v): (ggml_type, ggml_type)) -> Self {
         Self {
             k,
@@ -160,6 +172,7 @@ impl Options {
             unified: false,
             flash_attn: sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
             anchors: sys::LLAMA_KV_ANCHORS_AUTO,
+            kv_calib: None,
         }
     }
 }
@@ -195,8 +208,10 @@ impl<'m> Context<'m> {
         params.kv_unified = options.unified;
         params.flash_attn_type = options.flash_attn;
         params.kv_anchors = options.anchors;
+        let kv_calib = options.kv_calib.map(c_path);
+        params.kv_calib = kv_calib.as_ref().map_or(std::ptr::null(), |file| file.as_ptr());
         let (raw, log) = logged(|| {
-            // SAFETY: the model outlives the context by 'm.
+            // SAFETY: the model outlives the context by 'm, the path the call.
             unsafe { sys::llama_init_from_model(model.raw.as_ptr(), params) }
         });
         NonNull::new(raw).map(|raw| Self { raw, model }).ok_or(log)

@@ -7,7 +7,7 @@ use super::gguf_file::{Gguf, Tensor, string};
 
 const N_HEAD: u64 = 2;
 const N_FF: u64 = 64;
-const N_VOCAB: u64 = 3 + 256; // <unk>, <s>, </s> and the bytes
+const N_VOCAB: u64 = 3 + 256; // <unk>, <s>, </s>, the space, and the bytes but 0, which no text has
 
 /// What a tiny model is like.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,11 @@ impl Tiny {
     fn n_layer(self) -> u64 {
         if self.softcap == 0.0 { 1 } else { 2 }
     }
+}
+
+/// Some tokens that a tiny model has.
+pub fn tokens(n: usize) -> Vec<i32> {
+    (0..n as i32).map(|i| 3 + i * 29 % 250).collect()
 }
 
 /// Writes a model to `path`.
@@ -86,10 +91,10 @@ pub fn write_tiny_model(path: &Path, tiny: Tiny) {
 /// Keys, and their values behind the type's id.
 fn metadata(tiny: Tiny, n_embd: u64) -> Vec<(String, Vec<u8>)> {
     let arch = if tiny.softcap == 0.0 { "llama" } else { "gemma2" };
-    let bytes = (0..=255u8).map(|b| format!("<0x{b:02X}>"));
-    let tokens: Vec<_> =
-        ["<unk>", "<s>", "</s>"].map(String::from).into_iter().chain(bytes).collect();
-    let types = [2, 3, 3].into_iter().chain([6; 256]); // unknown, control, byte
+    let first = ["<unk>", "<s>", "</s>", "▁"].map(String::from);
+    let bytes = (1..=255u8).map(|b| format!("<0x{b:02X}>"));
+    let tokens: Vec<_> = first.into_iter().chain(bytes).collect();
+    let types = [2, 3, 3, 1].into_iter().chain([6; 255]); // unknown, control, normal, byte
     let own = [
         ("context_length", uint(512)),
         ("embedding_length", uint(n_embd)),
@@ -122,11 +127,11 @@ fn value(type_id: u32, bytes: impl AsRef<[u8]>) -> Vec<u8> {
     [&type_id.to_le_bytes(), bytes.as_ref()].concat()
 }
 
-fn text(s: &str) -> Vec<u8> {
+pub fn text(s: &str) -> Vec<u8> {
     value(8, string(s))
 }
 
-fn uint(n: u64) -> Vec<u8> {
+pub fn uint(n: u64) -> Vec<u8> {
     value(4, u32::try_from(n).expect("a small number").to_le_bytes())
 }
 
@@ -141,7 +146,7 @@ fn array(type_id: u32, items: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
 }
 
 /// Uniform in [-1, 1), from a xorshift.
-fn uniform(seed: &mut u64) -> f32 {
+pub fn uniform(seed: &mut u64) -> f32 {
     *seed ^= *seed << 13;
     *seed ^= *seed >> 7;
     *seed ^= *seed << 17;

@@ -25,6 +25,14 @@ impl Tensor {
         assert_eq!(data.len() as u64, 4 * shape.iter().product::<u64>(), "{name}");
         Self { name, shape, type_id: 0, data }
     }
+
+    /// The values of an f32 tensor.
+    pub fn values(&self) -> Vec<f32> {
+        assert_eq!(self.type_id, 0, "{} is not f32", self.name);
+        let n = self.shape.iter().product::<u64>() as usize;
+        let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("4 bytes"));
+        self.data[..4 * n].chunks_exact(4).map(value).collect()
+    }
 }
 
 impl Gguf {

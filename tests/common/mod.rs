@@ -1,7 +1,8 @@
 //! What the end-to-end tests share: the test models, a small harness over the raw bindings,
-//! GGUF files and a writer of tiny models, and programs run with a time limit.
+//! GGUF files and a writer of tiny models, calibrations, and programs run with a time limit.
 #![allow(dead_code)] // every test binary uses a part
 
+pub mod calibration;
 pub mod engine;
 pub mod gguf;
 pub mod gguf_file;
@@ -9,9 +10,11 @@ pub mod models;
 pub mod process;
 pub mod state;
 pub mod stats;
+pub mod steps;
 
 use llama_turboquant::llama::sys::ggml_type;
 
+pub const F32: ggml_type = ggml_type::GGML_TYPE_F32;
 pub const F16: ggml_type = ggml_type::GGML_TYPE_F16;
 pub const Q8_0: ggml_type = ggml_type::GGML_TYPE_Q8_0;
 pub const Q4_0: ggml_type = ggml_type::GGML_TYPE_Q4_0;

@@ -1,13 +1,12 @@
 //! The test models, got by `script/models` when they are missing.
 
-use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use llama_turboquant::llama::sys;
 
-use super::engine::{Model, init, logged};
+use super::engine::{Model, c_path, init, logged};
 use super::gguf::{Tiny, write_tiny_model};
 
 /// SmolLM2-135M-Instruct Q4_1: 30 layers, head_dim 64, 9 query heads over 3 K/V heads.
@@ -55,8 +54,6 @@ fn f32_copy(name: &str) -> PathBuf {
     if !copy.is_file() {
         init();
         let part = tempfile::NamedTempFile::new_in(dir).expect("cargo's folder can be written");
-        let c_path =
-            |path: &Path| CString::new(path.to_str().expect("a path in UTF-8")).expect("no NUL");
         let (from, to) = (c_path(&path(name)), c_path(part.path()));
         // SAFETY: plain values; both paths are terminated.
         let (status, log) = logged(|| unsafe {
