@@ -74,11 +74,12 @@ pub fn run(
 /// The largest mean divergence of a step's logits from those without what is tested. Prints all.
 pub fn divergence(name: &str, with: &Steps, without: &Steps) -> f64 {
     assert_eq!(with.len(), without.len());
-    let mean_of = |((step, a), (_, b)): (&(&str, Vec<Vec<f32>>), &(&str, Vec<Vec<f32>>))| {
+    let mut largest = 0.0f64;
+    for ((step, a), (_, b)) in with.iter().zip(without) {
         assert_eq!(a.len(), b.len());
         let (mean, max) = mean_max(&a.iter().zip(b).map(|(a, b)| kld(b, a)).collect::<Vec<_>>());
         println!("{name}, {step}: mean KLD {mean:.1e}, max {max:.1e}, of {} logits", a.len());
-        mean
-    };
-    with.iter().zip(without).map(mean_of).fold(0.0, f64::max)
+        largest = largest.max(mean);
+    }
+    largest
 }

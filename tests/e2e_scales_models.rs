@@ -1,0 +1,113 @@
+//! Key scales with real models: exact in floats, and quantized keys cost less with them.
+#![cfg(feature = "llama")]
+
+mod common;
+
+use std::sync::OnceLock;
+
+use common::calibration::Calibration;
+use common::engine::{Entry, Model, Options, context, label};
+use common::models::{gemma, gemma_f32, smollm2, smollm2_f32};
+use common::stats::{kld, mean_max};
+use common::steps::{divergence, run};
+use common::{F16, Q4_0, TEXT, TURBO2, TURBO3};
+use llama_turboquant::llama::sys;
+
+/// A test model, and scales that were fitted to its quantized weights.
+struct Calibrated {
+    name: &'static str,
+    model: &'static Model,
+    f32: fn() -> &'static Model,
+    calibration: Calibration,
+}
+
+impl Calibrated {
+    fn new(name: &'static str, model: &'static Model, f32: fn() -> &'static Model) -> Self {
+        Self { name, model, f32, calibration: Calibration::of(model, 512) }
+    }
+}
+
+fn calibrated() -> &'static [Calibrated; 2] {
+    static MODELS: OnceLock<[Calibrated; 2]> = OnceLock::new();
+    MODELS.get_or_init(|| {
+        [
+            Calibrated::new("SmolLM2", smollm2(), smollm2_f32),
+            Calibrated::new("Gemma", gemma(), gemma_f32),
+        ]
+    })
+}
+
+/// The scales of quantized weights are accepted by those of f32, and exact: with anchors, so that
+/// attention is ours. Weights of f32 for the reason of tests/e2e_anchors_models.rs.
+/// Measured: 3.2e-6.
+#[test]
+fn scales_are_for_every_quantization_and_exact() {
+    const LIMIT: f64 = 2e-5;
+    for Calibrated { name, model, f32, calibration } in calibrated() {
+        let f32 = f32();
+        // SAFETY: both models are loaded.
+        let [a, b] = [model, f32].map(|m| unsafe { sys::llama_model_kv_fingerprint(m.raw()) });
+        assert_eq!(a, b, "{name}: fingerprints");
+        assert_ne!(a, 0);
+
+        let strength = calibration.strength();
+        assert!(strength > 1.5, "{name}: scales of {strength} at most say nothing");
+        let tokens = f32.tokenize(&TEXT.repeat(3));
+        let path = calibration.path();
+        let anchors = sys::LLAMA_KV_ANCHORS_ON;
+        let options = Options { n_seq: 2, unified: true, anchors, ..Options::new((F16, F16)) };
+        let [with, without] = [Some(&*path), None]
+            .map(|kv_calib| run(f32, Options { kv_calib, ..options }, &tokens, (120, 12)));
+        let mean = divergence(name, &with, &without);
+        assert!(mean <= LIMIT, "{name}: a mean KLD of {mean:.1e}");
+    }
+}
+
+/// Two models have other fingerprints.
+#[test]
+fn fingerprints_tell_models_apart() {
+    // SAFETY: the models are loaded.
+    let [a, b] = [smollm2(), gemma()].map(|m| unsafe { sys::llama_model_kv_fingerprint(m.raw()) });
+    assert_ne!(a, b);
+}
+
+/// Mean KLD from f16/f16 without scales and with them, measured:
+///
+/// |               | SmolLM2         | Gemma           |
+/// |---------------|-----------------|-----------------|
+/// | turbo2/f16    | 0.2218   0.1191 | 0.3109   0.1227 |
+/// | turbo3/turbo3 | 0.0582   0.0486 | 0.0880   0.0473 |
+/// | q4_0/q4_0     | 0.0640   0.0574 | 0.1190   0.0426 |
+///
+/// So short a text leaves a spread of 10%, and values cost what they did.
+#[test]
+fn quantized_keys_cost_less_with_scales() {
+    for (i, Calibrated { name, model, calibration, .. }) in calibrated().iter().enumerate() {
+        let tokens = model.tokenize(&format!("{TEXT} {ESSAY}"));
+        let entry = |(pos, &token)| Entry { token, pos, seq: 0, output: pos >= 16 };
+        let entries: Vec<_> = tokens.iter().enumerate().map(entry).collect();
+        let logits = |options| context(model, options).decode(&entries);
+        let exact = logits(Options::new((F16, F16)));
+        let path = calibration.path();
+        for (pair, limits) in [
+            ((TURBO2, F16), [0.8, 0.6]),
+            ((TURBO3, TURBO3), [1.0, 0.75]),
+            ((Q4_0, Q4_0), [1.5, 1.5]), // any type may be used
+        ] {
+            let [without, with] = [None, Some(&*path)].map(|kv_calib| {
+                let logits = logits(Options { kv_calib, ..Options::new(pair) });
+                mean_max(&exact.iter().zip(&logits).map(|(p, q)| kld(p, q)).collect::<Vec<_>>()).0
+            });
+            let report = format!("{name} {}: {without:.4}, {with:.4} with scales", label(pair));
+            println!("{report}");
+            assert!(with < limits[i] * without, "{report}");
+        }
+    }
+}
+
+/// Text of another kind than [`TEXT`].
+const ESSAY: &str = "Bread is made of flour, water, salt and time. The flour of a hard wheat takes up more water \
+than that of a soft one, and its dough holds the gas that the yeast gives off; this is why bakers of the north, whose \
+fields grew rye, made loaves that were flat and dark and kept for a month. In 1859 a chemist in Lille showed that the \
+yeast is alive. Until then many had thought that the rising of dough was a kind of rotting, and recipes of the century \
+before speak of it with some caution: cover the bowl with a cloth, they say, and do not look.";
