@@ -1,0 +1,202 @@
+//! Calibration as a library's user calls it: what it reports, what it refuses, and that a file that was
+//! there stays unless all goes well.
+#![cfg(feature = "llama")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::F16;
+use common::engine::{Model, Options, context, init, logged};
+use common::gguf::{Tiny, write_tiny_model};
+use llama_turboquant::llama::calibrate::{CalibrateError, CalibrateOptions, calibrate};
+
+const OLD: &[u8] = b"what was there before";
+
+/// A folder with a model and an older file where the scales shall go.
+struct Folder {
+    dir: tempfile::TempDir,
+    model: PathBuf,
+    out: PathBuf,
+}
+
+impl Folder {
+    fn new(model: Tiny) -> Self {
+        init();
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (file, out) = (dir.path().join("model.gguf"), dir.path().join("scales.gguf"));
+        write_tiny_model(&file, model);
+        fs::write(&out, OLD).expect("written");
+        Self { dir, model: file, out }
+    }
+
+    /// The older file is as it was, and nothing else was left.
+    #[track_caller]
+    fn assert_untouched(&self) {
+        assert_eq!(fs::read(&self.out).expect("a file"), OLD);
+        assert_eq!(fs::read_dir(self.dir.path()).expect("a folder").count(), 2);
+    }
+}
+
+fn tiny() -> Folder {
+    Folder::new(Tiny::new(64))
+}
+
+fn n_tokens(n: u32) -> CalibrateOptions {
+    let mut options = CalibrateOptions::default();
+    options.n_tokens = n;
+    options
+}
+
+fn with_text(text: &str) -> CalibrateOptions {
+    let mut options = CalibrateOptions::default();
+    options.text = Some(text.into());
+    options
+}
+
+/// The error, and what llama.cpp logged.
+#[track_caller]
+fn fails(model: &Path, out: &Path, options: &CalibrateOptions) -> (CalibrateError, String) {
+    let (result, log) = logged(|| calibrate(model, out, options, |_| true, |_| ()));
+    (result.expect_err("an error"), log)
+}
+
+#[test]
+fn a_calibration_reports_what_it_did() {
+    // gemma2 has two layers.
+    let folder = Folder::new(Tiny { softcap: 1.0, ..Tiny::new(64) });
+    let (mut steps, mut layers) = (Vec::new(), Vec::new());
+    let progress = |done| {
+        steps.push(done);
+        true
+    };
+    calibrate(&folder.model, &folder.out, &n_tokens(300), progress, |layer| layers.push(layer))
+        .expect("a calibration");
+
+    assert!(steps.is_sorted() && steps.last() == Some(&1.0), "{steps:?}");
+    assert_eq!(layers.iter().map(|layer| layer.layer).collect::<Vec<_>>(), [0, 1]);
+    for layer in layers {
+        assert!(layer.heads == 2 && layer.scaled <= layer.heads, "{layer:?}");
+        assert!(0.0 < layer.error_with && layer.error_with <= layer.error_without, "{layer:?}");
+        assert_eq!(layer.scaled == 0, layer.error_with == layer.error_without, "{layer:?}");
+    }
+
+    let model = Model::load(&folder.model).expect("the model loads");
+    context(&model, Options { kv_calib: Some(&folder.out), ..Options::new((F16, F16)) });
+    assert_eq!(fs::read_dir(folder.dir.path()).expect("a folder").count(), 2);
+}
+
+#[test]
+fn too_little_text_is_refused() {
+    let folder = tiny();
+    for (options, words) in [
+        (with_text("Too short."), ["too few", "256 are needed"]),
+        (with_text(""), ["too few", "256 are needed"]),
+        (n_tokens(255), ["255 tokens are too few", "255 were asked for"]),
+    ] {
+        let (error, log) = fails(&folder.model, &folder.out, &options);
+        assert!(matches!(&error, CalibrateError::Calibrate { path } if *path == folder.model));
+        for word in words {
+            assert!(log.contains(word), "no {word:?} in: {log}");
+        }
+        folder.assert_untouched();
+    }
+}
+
+#[test]
+fn what_c_cannot_be_given_is_refused() {
+    let folder = tiny();
+    let (error, _) = fails(&folder.model, &folder.out, &with_text("A text\0 and more"));
+    assert_eq!(error.to_string(), "the text has a NUL byte at 6");
+    let (error, _) = fails(&folder.model, &folder.out, &n_tokens(1 << 31));
+    assert_eq!(error.to_string(), "n_tokens is 2147483648: at most 2147483647 are possible");
+    folder.assert_untouched();
+}
+
+#[cfg(unix)]
+#[test]
+fn paths_have_to_be_utf8_without_nul() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tiny();
+    let options = CalibrateOptions::default();
+    for path in [&b"\xff.gguf"[..], b"\0.gguf"].map(|bytes| Path::new(OsStr::from_bytes(bytes))) {
+        for (error, _) in [fails(path, &folder.out, &options), fails(&folder.model, path, &options)]
+        {
+            assert!(matches!(error, CalibrateError::Path { .. } | CalibrateError::Nul { .. }));
+        }
+    }
+    folder.assert_untouched();
+}
+
+#[test]
+fn a_file_that_is_no_model_is_refused() {
+    let folder = tiny();
+    for model in [folder.dir.path().join("missing.gguf"), folder.out.clone()] {
+        let (error, log) = fails(&model, &folder.out, &n_tokens(256));
+        assert!(matches!(&error, CalibrateError::Model { path } if *path == model), "{error}");
+        assert!(error.to_string().contains(model.to_str().expect("a path in UTF-8")), "{error}");
+        assert!(!log.is_empty());
+    }
+    folder.assert_untouched();
+}
+
+#[test]
+fn a_head_dim_that_is_not_rotated_is_refused() {
+    let folder = Folder::new(Tiny::new(80));
+    let (error, log) = fails(&folder.model, &folder.out, &n_tokens(256));
+    assert!(matches!(error, CalibrateError::Calibrate { .. }), "{error}");
+    assert!(log.contains("head_dim 80") && log.contains("multiple of 64"), "{log}");
+    folder.assert_untouched();
+}
+
+#[test]
+fn where_nothing_can_be_written_is_said() {
+    let folder = tiny();
+    let missing = folder.dir.path().join("missing").join("scales.gguf");
+    let taken = folder.dir.path().join("taken");
+    for out in [&missing, &taken.join("of a file")] {
+        fs::write(&taken, "").expect("written");
+        let (error, log) = fails(&folder.model, out, &n_tokens(256));
+        assert!(matches!(error, CalibrateError::Calibrate { .. }), "{error}");
+        for word in ["cannot write", out.to_str().expect("a path in UTF-8")] {
+            assert!(log.contains(word), "no {word:?} in: {log}");
+        }
+        fs::remove_file(&taken).expect("our file");
+        folder.assert_untouched();
+    }
+    assert!(!missing.parent().expect("a folder").exists());
+
+    // A folder, empty or not, stays one.
+    for n_files in 0..2 {
+        fs::create_dir_all(&taken).expect("a folder");
+        if n_files > 0 {
+            fs::write(taken.join("file"), "").expect("written");
+        }
+        let (error, log) = fails(&folder.model, &taken, &n_tokens(256));
+        assert!(matches!(error, CalibrateError::Calibrate { .. }), "{error}");
+        assert!(log.contains("cannot write"), "{log}");
+        assert_eq!(fs::read_dir(&taken).expect("a folder").count(), n_files);
+    }
+    fs::remove_dir_all(&taken).expect("our folder");
+    folder.assert_untouched();
+}
+
+/// At once, when half is done, and at the very end.
+#[test]
+fn it_stops_when_told_to() {
+    let folder = tiny();
+    for limit in [0.0, 0.5, 1.0] {
+        let mut last = 0.0;
+        let progress = |done| {
+            last = done;
+            done < limit
+        };
+        let error = calibrate(&folder.model, &folder.out, &n_tokens(256), progress, |_| ())
+            .expect_err("it was stopped");
+        assert!(matches!(error, CalibrateError::Stopped), "{error}");
+        assert!(last >= limit, "stopped at {last} instead of {limit}");
+        folder.assert_untouched();
+    }
+}
