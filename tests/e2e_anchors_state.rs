@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::engine::{Context, Entry, Model, Options, context, label};
+use common::engine::{Entry, Model, Options, context, label};
 use common::gguf::{Tiny, tokens};
 use common::models::tiny;
-use common::state::{restore, restore_seq, save, save_seq, shift};
+use common::state::{restore, restore_seq, save, save_seq, serves, shift};
 use common::stats::{kld, mean_max};
 use common::{F16, TURBO4};
 use llama_turboquant::llama::sys::{self, ggml_type};
@@ -15,13 +15,6 @@ const PAIR: (ggml_type, ggml_type) = (TURBO4, F16);
 
 fn model() -> Model {
     tiny(Tiny::new(64))
-}
-
-/// After a refusal: an empty context serves.
-fn serves(context: &mut Context) {
-    // SAFETY: the memory belongs to the context.
-    unsafe { sys::llama_memory_clear(context.memory(), true) };
-    assert!(context.prefill(&tokens(100), 0, 0).iter().all(|x| x.is_finite()));
 }
 
 #[test]

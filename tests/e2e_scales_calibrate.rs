@@ -8,8 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::F16;
-use common::engine::{Model, Options, context, init, logged};
+use common::engine::{Context, Model, Options, context, init, logged};
 use common::gguf::{Tiny, write_tiny_model};
+use common::gguf_file::Gguf;
+use common::latent::write_latent_model;
 use llama_turboquant::llama::calibrate::{CalibrateError, CalibrateOptions, calibrate};
 
 const OLD: &[u8] = b"what was there before";
@@ -104,6 +106,22 @@ fn too_little_text_is_refused() {
     }
 }
 
+/// Three bytes of a space that has no token of its own are more tokens than the text has bytes.
+#[test]
+fn a_vocabulary_without_a_space_will_do() {
+    let folder = tiny();
+    let mut file = Gguf::read(&folder.model);
+    let tokens = file.metadata.iter_mut().find(|(key, _)| key == "tokenizer.ggml.tokens");
+    let (_, tokens) = tokens.expect("a vocabulary");
+    let space = "▁".as_bytes();
+    let at = tokens.windows(space.len()).position(|bytes| bytes == space).expect("a space");
+    tokens[at..at + space.len()].copy_from_slice("█".as_bytes());
+    file.write(&folder.model);
+    let (result, log) =
+        logged(|| calibrate(&folder.model, &folder.out, &n_tokens(256), |_| true, |_| ()));
+    assert!(result.is_ok(), "{log}");
+}
+
 #[test]
 fn what_c_cannot_be_given_is_refused() {
     let folder = tiny();
@@ -149,6 +167,26 @@ fn a_head_dim_that_is_not_rotated_is_refused() {
     assert!(matches!(error, CalibrateError::Calibrate { .. }), "{error}");
     assert!(log.contains("head_dim 80") && log.contains("multiple of 64"), "{log}");
     folder.assert_untouched();
+}
+
+#[test]
+fn latent_attention_is_refused() {
+    let folder = tiny();
+    write_latent_model(&folder.model);
+    let (error, log) = fails(&folder.model, &folder.out, &n_tokens(256));
+    assert!(matches!(error, CalibrateError::Calibrate { .. }), "{error}");
+    assert!(log.contains("latent (MLA)"), "{log}");
+    folder.assert_untouched();
+
+    let model = Model::load(&folder.model).expect("the model loads");
+    let options = Options::new((F16, F16));
+    context(&model, options);
+    // Whatever the file, it is not read.
+    for file in [&folder.out, Path::new("auto")] {
+        let log = Context::new(&model, Options { kv_calib: Some(file), ..options }).err();
+        let log = log.expect("an error");
+        assert!(log.contains("--kv-calib") && log.contains("latent (MLA)"), "{log}");
+    }
 }
 
 #[test]

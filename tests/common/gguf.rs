@@ -7,7 +7,7 @@ use super::gguf_file::{Gguf, Tensor, string};
 
 const N_HEAD: u64 = 2;
 const N_FF: u64 = 64;
-const N_VOCAB: u64 = 3 + 256; // <unk>, <s>, </s>, the space, and the bytes but 0, which no text has
+pub const N_VOCAB: u64 = 3 + 256; // <unk>, <s>, </s>, the space, and the bytes but 0, which no text has
 
 /// What a tiny model is like.
 #[derive(Clone, Copy, Debug)]
@@ -78,24 +78,34 @@ pub fn write_tiny_model(path: &Path, tiny: Tiny) {
             .iter()
             .map(move |(name, shape, size)| (format!("blk.{il}.{name}"), shape.clone(), *size))
     });
+    write_random(path, arch(tiny), own_keys(tiny, n_embd), ends.into_iter().chain(layers));
+}
+
+/// Writes a model of an architecture with its keys, and tensors of random values: name, shape, size.
+pub fn write_random(
+    path: &Path,
+    arch: &str,
+    own: Vec<(&str, Vec<u8>)>,
+    tensors: impl Iterator<Item = (String, Vec<u64>, f32)>,
+) {
     let mut seed = 1u64;
     let tensor = |(name, shape, size): (String, Vec<u64>, f32)| {
         let n = shape.iter().product();
         let values: Vec<_> = (0..n).map(|_: u64| size * uniform(&mut seed)).collect();
         Tensor::f32(name, shape, values.into_iter())
     };
-    let tensors = ends.into_iter().chain(layers).map(tensor).collect();
-    Gguf { metadata: metadata(tiny, n_embd), tensors }.write(path);
+    let tensors = tensors.map(tensor).collect();
+    let own = own.into_iter().map(|(key, value)| (format!("{arch}.{key}"), value));
+    Gguf { metadata: own.chain(general_keys(arch)).collect(), tensors }.write(path);
 }
 
-/// Keys, and their values behind the type's id.
-fn metadata(tiny: Tiny, n_embd: u64) -> Vec<(String, Vec<u8>)> {
-    let arch = if tiny.softcap == 0.0 { "llama" } else { "gemma2" };
-    let first = ["<unk>", "<s>", "</s>", "▁"].map(String::from);
-    let bytes = (1..=255u8).map(|b| format!("<0x{b:02X}>"));
-    let tokens: Vec<_> = first.into_iter().chain(bytes).collect();
-    let types = [2, 3, 3, 1].into_iter().chain([6; 255]); // unknown, control, normal, byte
-    let own = [
+fn arch(tiny: Tiny) -> &'static str {
+    if tiny.softcap == 0.0 { "llama" } else { "gemma2" }
+}
+
+/// Keys of the architecture, and their values behind the type's id.
+fn own_keys(tiny: Tiny, n_embd: u64) -> Vec<(&'static str, Vec<u8>)> {
+    let mut own = vec![
         ("context_length", uint(512)),
         ("embedding_length", uint(n_embd)),
         ("block_count", uint(tiny.n_layer())),
@@ -104,13 +114,23 @@ fn metadata(tiny: Tiny, n_embd: u64) -> Vec<(String, Vec<u8>)> {
         ("attention.layer_norm_rms_epsilon", float(1e-5)),
         ("rope.dimension_count", uint(tiny.head_dim)),
     ];
-    let gemma2 = [
-        ("attn_logit_softcapping", float(tiny.softcap)),
-        ("final_logit_softcapping", float(100.0)),
-        ("attention.sliding_window", uint(Tiny::WINDOW)),
-    ];
-    let gemma2 = gemma2.into_iter().filter(|_| tiny.softcap != 0.0);
-    let general = [
+    if tiny.softcap != 0.0 {
+        own.extend([
+            ("attn_logit_softcapping", float(tiny.softcap)),
+            ("final_logit_softcapping", float(100.0)),
+            ("attention.sliding_window", uint(Tiny::WINDOW)),
+        ]);
+    }
+    own
+}
+
+/// The architecture's name, and a vocabulary.
+fn general_keys(arch: &str) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let first = ["<unk>", "<s>", "</s>", "▁"].map(String::from);
+    let bytes = (1..=255u8).map(|b| format!("<0x{b:02X}>"));
+    let tokens: Vec<_> = first.into_iter().chain(bytes).collect();
+    let types = [2, 3, 3, 1].into_iter().chain([6; 255]); // unknown, control, normal, byte
+    let keys = [
         ("general.architecture", text(arch)),
         ("tokenizer.ggml.model", text("llama")),
         ("tokenizer.ggml.tokens", array(8, tokens.iter().map(|t| string(t)))),
@@ -119,8 +139,7 @@ fn metadata(tiny: Tiny, n_embd: u64) -> Vec<(String, Vec<u8>)> {
         ("tokenizer.ggml.bos_token_id", uint(1)),
         ("tokenizer.ggml.eos_token_id", uint(2)),
     ];
-    let own = own.into_iter().chain(gemma2).map(|(key, value)| (format!("{arch}.{key}"), value));
-    own.chain(general.into_iter().map(|(key, value)| (key.to_string(), value))).collect()
+    keys.into_iter().map(|(key, value)| (key.to_string(), value))
 }
 
 fn value(type_id: u32, bytes: impl AsRef<[u8]>) -> Vec<u8> {
@@ -135,7 +154,7 @@ pub fn uint(n: u64) -> Vec<u8> {
     value(4, u32::try_from(n).expect("a small number").to_le_bytes())
 }
 
-fn float(x: f32) -> Vec<u8> {
+pub fn float(x: f32) -> Vec<u8> {
     value(6, x.to_le_bytes())
 }
 

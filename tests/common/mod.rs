@@ -6,6 +6,7 @@ pub mod calibration;
 pub mod engine;
 pub mod gguf;
 pub mod gguf_file;
+pub mod latent;
 pub mod models;
 pub mod process;
 pub mod state;

@@ -3,6 +3,7 @@
 use llama_turboquant::llama::sys;
 
 use super::engine::{Context, logged};
+use super::gguf::tokens;
 
 pub fn save(context: &Context) -> Vec<u8> {
     // SAFETY: the buffer is as long as the context says.
@@ -36,6 +37,13 @@ pub fn restore_seq(context: &mut Context, state: &[u8], seq: i32) -> (usize, Str
     logged(|| unsafe {
         sys::llama_state_seq_set_data(context.raw(), state.as_ptr(), state.len(), seq)
     })
+}
+
+/// After a refusal: the context of a tiny model, emptied, serves.
+pub fn serves(context: &mut Context) {
+    // SAFETY: the memory belongs to the context.
+    unsafe { sys::llama_memory_clear(context.memory(), true) };
+    assert!(context.prefill(&tokens(100), 0, 0).iter().all(|x| x.is_finite()));
 }
 
 /// Removes `n` cells behind the first `keep` and moves the others to the front.

@@ -1,0 +1,183 @@
+//! `turboquant calibrate` and `--kv-calib`, as a user runs them.
+#![cfg(feature = "llama")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::gguf::{Tiny, write_tiny_model};
+use common::models;
+use common::process::{Finished, run};
+
+const TURBOQUANT: &str = env!("CARGO_BIN_EXE_turboquant");
+const CLI: &str = env!("CARGO_BIN_EXE_llama-cli");
+const COMPLETION: &str = env!("CARGO_BIN_EXE_llama-completion");
+const BENCH: &str = env!("CARGO_BIN_EXE_llama-bench");
+const SERVER: &str = env!("CARGO_BIN_EXE_llama-server");
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn utf8(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// A folder with a tiny model of two layers.
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let model = dir.path().join("model.gguf");
+    write_tiny_model(&model, Tiny { softcap: 1.0, ..Tiny::new(64) });
+    (dir, model)
+}
+
+fn calibrate(args: &[&str]) -> Finished {
+    run(TURBOQUANT, &[&["calibrate"], args].concat(), &[], LIMIT)
+}
+
+/// A few tokens with a turbo4 cache, with the library's log.
+fn complete(tool: &str, model: &Path, args: &[&str], env: &[(&str, &str)]) -> Finished {
+    let mode = if tool == CLI { "-st" } else { "-no-cnv" };
+    let mut all = vec!["-m", utf8(model), "-p", "The capital of France is", mode, "--simple-io"];
+    all.extend(["-n", "8", "-c", "256", "-t", "1", "--temp", "0", "--no-warmup", "-lv", "4"]);
+    all.extend(["-ctk", "turbo4", "-ctv", "turbo4"]);
+    all.extend(args);
+    run(tool, &all, env, LIMIT)
+}
+
+/// The first words of a table's rows.
+fn rows(stdout: &str) -> Vec<&str> {
+    stdout.lines().filter_map(|line| line.split_whitespace().next()).collect()
+}
+
+#[test]
+fn a_real_model_is_calibrated_and_answers() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (model, scales) = (models::path("smollm2"), dir.path().join("scales.gguf"));
+    let args = ["-m", utf8(&model), "-o", utf8(&scales), "-n", "256", "-t", "2"];
+    let done = calibrate(&args);
+    done.assert_success();
+    let layers: Vec<_> = (0..30).map(|il| il.to_string()).collect();
+    let expected = ["layer"].into_iter().chain(layers.iter().map(|il| &**il));
+    assert!(
+        rows(&done.stdout)
+            .into_iter()
+            .eq(expected.chain(["mean", &format!("{}:", scales.display())])),
+        "{}",
+        done.text()
+    );
+    assert_eq!(done.stderr, "", "nothing to say but the table");
+
+    for tool in [COMPLETION, CLI] {
+        let answer = complete(tool, &model, &["--kv-calib", utf8(&scales)], &[]);
+        answer.assert_success();
+        assert!(
+            answer.text().contains(&format!("key scales of '{}'", scales.display())),
+            "{}",
+            answer.text()
+        );
+        assert!(answer.stdout.contains("Paris"), "{tool}: {}", answer.text());
+    }
+}
+
+#[test]
+fn scales_are_written_beside_the_model() {
+    let (dir, model) = folder();
+    let text = dir.path().join("text");
+    fs::write(&text, "A text of one's own. ".repeat(20)).expect("written");
+    calibrate(&["-m", utf8(&model), "-f", utf8(&text), "-n", "256"]).assert_success();
+    assert!(dir.path().join("model.kvcal.gguf").is_file());
+}
+
+#[test]
+fn what_calibrate_refuses() {
+    let (dir, model) = folder();
+    let (model, out) = (utf8(&model), dir.path().join("scales.gguf"));
+    let out = utf8(&out);
+    let missing = dir.path().join("missing.gguf");
+    let missing = utf8(&missing);
+    let binary = dir.path().join("binary");
+    fs::write(&binary, b"\xff\xfe").expect("written");
+    for (args, code, words) in [
+        (&["-m", model, "-o", out, "-n", "10"][..], 2, &["10", "256"][..]),
+        (&["-m", model, "-o", out, "-n", "many"], 2, &["many"]),
+        (&["-m", model, "-o", out, "-t", "0"], 2, &["--threads"]),
+        (&["-m", model, "-o", out, "--bogus"], 2, &["--bogus"]),
+        (&["-o", out], 2, &["--model"]),
+        (&["-m", missing, "-o", out], 1, &["cannot load the model", missing]),
+        (&["-m", model, "-o", out, "-f", missing], 1, &["cannot read", missing]),
+        (&["-m", model, "-o", out, "-f", utf8(&binary)], 1, &["not UTF-8"]),
+        (&["-m", model, "-o", utf8(dir.path())], 1, &["cannot write", utf8(dir.path())]),
+    ] {
+        let refused = calibrate(args);
+        refused.assert_refused(words);
+        assert_eq!(refused.status.code(), Some(code), "{args:?}: {}", refused.text());
+        assert_eq!(refused.stdout, "", "{args:?}");
+        assert!(!Path::new(out).exists(), "{args:?}");
+    }
+}
+
+#[test]
+fn auto_calibrates_once() {
+    let (dir, model) = folder();
+    let cache = dir.path().join("cache");
+    let env = [("LLAMA_CACHE", utf8(&cache))];
+    let files = || -> Vec<_> {
+        let entries = fs::read_dir(cache.join("kv-calib")).expect("a folder");
+        entries.map(|entry| entry.expect("a file").path()).collect()
+    };
+    let first = complete(COMPLETION, &model, &["--kv-calib", "auto"], &env);
+    first.assert_success();
+    let made = files();
+    assert_eq!(made.len(), 1, "{made:?}");
+    let second = complete(CLI, &model, &[], &[env[0], ("LLAMA_ARG_KV_CALIB", "auto")]);
+    second.assert_success();
+    assert_eq!(files(), made);
+    for (ran, calibrates) in [(first, true), (second, false)] {
+        let text = ran.text();
+        assert_eq!(text.contains("calibrating key scales, once"), calibrates, "{text}");
+        assert!(text.contains(&format!("key scales of '{}'", made[0].display())), "{text}");
+    }
+}
+
+#[test]
+fn a_cache_folder_that_cannot_be_is_refused() {
+    let (dir, model) = folder();
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("written");
+    complete(COMPLETION, &model, &["--kv-calib", "auto"], &[("LLAMA_CACHE", utf8(&file))])
+        .assert_refused(&["cannot make the folder", utf8(&file), "LLAMA_CACHE"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_is_refused() {
+    let (dir, model) = folder();
+    let missing = dir.path().join("missing.gguf");
+    for tool in [COMPLETION, CLI] {
+        complete(tool, &model, &["--kv-calib", utf8(&missing)], &[])
+            .assert_refused(&[utf8(&missing), "no such file"]);
+    }
+}
+
+#[test]
+fn scales_are_an_option_of_every_tool() {
+    for tool in [CLI, COMPLETION, SERVER, BENCH] {
+        let help = run(tool, &["--help"], &[], LIMIT);
+        assert!(help.text().contains("--kv-calib"), "{tool}: {}", help.text());
+    }
+    let (dir, model) = folder();
+    let scales = dir.path().join("scales.gguf");
+    calibrate(&["-m", utf8(&model), "-o", utf8(&scales), "-n", "256"]).assert_success();
+    let bench = |file: &Path| {
+        let args = ["-m", utf8(&model), "-ctk", "turbo4", "-fa", "1", "-p", "8", "-n", "2"];
+        let more = ["-r", "1", "-t", "1", "-v", "--kv-calib", utf8(file)];
+        run(BENCH, &[&args[..], &more].concat(), &[], LIMIT)
+    };
+    let ran = bench(&scales);
+    ran.assert_success();
+    assert!(
+        ran.text().contains(&format!("key scales of '{}'", scales.display())),
+        "{}",
+        ran.text()
+    );
+    bench(&model).assert_refused(&["not a calibration"]);
+}
