@@ -59,8 +59,12 @@ static std::vector<llama_token> tokenize(const llama_model & model, const llama_
     if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE) {
         throw std::runtime_error("the model has no vocabulary to cut a text into tokens with");
     }
-    std::vector<llama_token> res(text.size() + 8);
-    const int32_t n = llama_tokenize(vocab, text.data(), text.size(), res.data(), res.size(), true, false);
+    const auto tokenize = [&](std::vector<llama_token> & tokens) {
+        return llama_tokenize(vocab, text.data(), text.size(), tokens.data(), tokens.size(), true, false);
+    };
+    std::vector<llama_token> res;
+    res.resize(std::max(0, -tokenize(res)));
+    const int32_t n = tokenize(res);
     if (n < 0) {
         throw std::runtime_error("the text cannot be cut into tokens");
     }

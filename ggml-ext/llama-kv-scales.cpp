@@ -163,11 +163,11 @@ std::string llama_kv_scales_find(llama_model & model, const llama_context_params
         }
         return false;
     };
-    if (fs::exists(path) && is_good()) {
+    std::error_code ec;
+    if (fs::exists(path, ec) && is_good()) {
         return path.u8string();
     }
 
-    std::error_code ec;
     fs::create_directories(folder, ec);
     if (ec) {
         throw std::runtime_error("key scales: cannot make the folder '" + folder.u8string() + "' (" + ec.message() + "). set LLAMA_CACHE to one that is writable, or name a file (--kv-calib FILE)");
@@ -181,7 +181,7 @@ std::string llama_kv_scales_find(llama_model & model, const llama_context_params
         llama_kv_calibrate_to(model, path.u8string(), cal);
     } catch (const std::exception & err) {
         // another process may have been first, and reads its file
-        if (!fs::exists(path) || !is_good()) {
+        if (!fs::exists(path, ec) || !is_good()) {
             throw std::runtime_error(std::string("key scales: cannot calibrate: ") + err.what());
         }
     }

@@ -152,11 +152,28 @@ fn paths_have_to_be_utf8_without_nul() {
 fn a_file_that_is_no_model_is_refused() {
     let folder = tiny();
     for model in [folder.dir.path().join("missing.gguf"), folder.out.clone()] {
-        let (error, log) = fails(&model, &folder.out, &n_tokens(256));
+        let (error, log) = fails(&model, &folder.dir.path().join("new.gguf"), &n_tokens(256));
         assert!(matches!(&error, CalibrateError::Model { path } if *path == model), "{error}");
         assert!(error.to_string().contains(model.to_str().expect("a path in UTF-8")), "{error}");
         assert!(!log.is_empty());
     }
+    folder.assert_untouched();
+}
+
+/// Also by another name of the same file.
+#[test]
+fn the_model_is_not_overwritten() {
+    let folder = tiny();
+    let before = fs::read(&folder.model).expect("the model");
+    let same = folder
+        .dir
+        .path()
+        .join("..")
+        .join(folder.dir.path().file_name().expect("a name"))
+        .join("model.gguf");
+    let (error, _) = fails(&folder.model, &same, &n_tokens(256));
+    assert!(matches!(error, CalibrateError::IsModel { .. }), "{error}");
+    assert!(fs::read(&folder.model).expect("the model") == before);
     folder.assert_untouched();
 }
 

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use common::F16;
-use common::calibration::Calibration;
+use common::calibration::{Calibration, RopePairs};
 use common::engine::{Context, Model, Options, context};
-use common::gguf::{Tiny, text, tokens, uint, write_tiny_model};
+use common::gguf::{Tiny, text, tokens, uint, uniform, write_tiny_model};
 use common::gguf_file::{Gguf, Tensor};
 use common::models::{tiny, written};
 
@@ -183,4 +183,22 @@ fn impossible_scales_are_refused() {
     // Adjacent channels turn together.
     assert_change_refused(set(&[4], 2.0), &["blk.0.k_scale", "channels 4 and 5 of head 1", "RoPE"]);
     open(&CALIBRATED.1.changed(set(&[4, 5], 2.0)).path()).expect("a context");
+}
+
+/// Tied as those of a model whose RoPE turns others together.
+#[test]
+fn pairs_of_another_rope_are_refused() {
+    for (model, wrong, channels) in [
+        (Tiny::new(64), RopePairs::Halves, "channels 0 and 1"),
+        (Tiny { softcap: 1.0, ..Tiny::new(64) }, RopePairs::Adjacent, "channels 0 and 32"),
+    ] {
+        let model = tiny(model);
+        let mut seed = 7;
+        let calibration =
+            Calibration::of(&model, 256).with_scales(wrong, || 2f32.powf(uniform(&mut seed)));
+        let path = calibration.path();
+        let options = Options { kv_calib: Some(&path), ..Options::new((F16, F16)) };
+        let log = Context::new(&model, options).err().expect("an error");
+        assert!(log.contains(channels) && log.contains("RoPE"), "{log}");
+    }
 }

@@ -75,9 +75,9 @@ fn fingerprints_tell_models_apart() {
 ///
 /// |               | SmolLM2         | Gemma           |
 /// |---------------|-----------------|-----------------|
-/// | turbo2/f16    | 0.2218   0.1191 | 0.3109   0.1227 |
-/// | turbo3/turbo3 | 0.0582   0.0486 | 0.0880   0.0473 |
-/// | q4_0/q4_0     | 0.0640   0.0574 | 0.1190   0.0426 |
+/// | turbo2/f16    | 0.2437   0.1323 | 0.3233   0.1362 |
+/// | turbo3/turbo3 | 0.0613   0.0509 | 0.0847   0.0468 |
+/// | q4_0/q4_0     | 0.0681   0.0646 | 0.1298   0.0419 |
 ///
 /// So short a text leaves a spread of 10%, and values cost what they did.
 #[test]
@@ -112,3 +112,15 @@ than that of a soft one, and its dough holds the gas that the yeast gives off; t
 fields grew rye, made loaves that were flat and dark and kept for a month. In 1859 a chemist in Lille showed that the \
 yeast is alive. Until then many had thought that the rising of dough was a kind of rotting, and recipes of the century \
 before speak of it with some caution: cover the bowl with a cloth, they say, and do not look.";
+
+/// A graph over two streams with anchors and scales has more nodes than upstream has room for.
+#[test]
+fn two_streams_have_room_in_their_graph() {
+    for Calibrated { model, calibration, .. } in calibrated() {
+        let path = calibration.path();
+        let options = Options { n_seq: 2, kv_calib: Some(&path), ..Options::new((TURBO3, TURBO3)) };
+        let entry = |i: i32| Entry { token: 100 + i, pos: 0, seq: i, output: true };
+        let logits = context(model, options).decode(&[entry(0), entry(1)]);
+        assert_eq!(logits.len(), 2);
+    }
+}

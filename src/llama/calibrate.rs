@@ -74,6 +74,12 @@ pub enum CalibrateError {
         /// The model's file.
         path: PathBuf,
     },
+    /// The scales would replace the model.
+    #[error("{} is the model: name another file for the scales", path.display())]
+    IsModel {
+        /// The file.
+        path: PathBuf,
+    },
     /// `progress` said so. No file was written.
     #[error("stopped")]
     Stopped,
@@ -93,6 +99,9 @@ pub fn calibrate(
     progress: impl FnMut(f32) -> bool,
     layer: impl FnMut(LayerGain),
 ) -> Result<(), CalibrateError> {
+    if is_same_file(model, out) {
+        return Err(CalibrateError::IsModel { path: out.into() });
+    }
     let out = path_to_c(out, "the output's path")?;
     let text = options.text.as_deref().map(|text| to_c(text, "the text")).transpose()?;
     let n_tokens = to_i32(options.n_tokens, "n_tokens")?;
@@ -118,6 +127,11 @@ pub fn calibrate(
         (false, true) => Err(CalibrateError::Stopped),
         (false, false) => Err(CalibrateError::Calibrate { path: model.into() }),
     }
+}
+
+/// Whether two paths lead to one file that is there.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 struct Model(NonNull<sys::llama_model>);

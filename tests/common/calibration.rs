@@ -50,15 +50,14 @@ impl Calibration {
         self.changed(|file| {
             for tensor in &mut file.tensors {
                 let head_dim = tensor.shape[0] as usize;
-                let heads = (0..tensor.shape[1]).flat_map(|_| {
+                let n_heads = tensor.values().len() / head_dim;
+                let heads = (0..n_heads).flat_map(|_| {
                     let scales: Vec<_> = (0..head_dim / 2).map(|_| scale()).collect();
                     (0..head_dim).map(move |channel| scales[pairs.of(channel, head_dim)])
                 });
-                *tensor = Tensor::f32(
-                    tensor.name.clone(),
-                    tensor.shape.clone(),
-                    heads.collect::<Vec<_>>().into_iter(),
-                );
+                let values: Vec<_> = heads.collect();
+                *tensor =
+                    Tensor::f32(tensor.name.clone(), tensor.shape.clone(), values.into_iter());
             }
         })
     }
