@@ -1,5 +1,5 @@
 //! `turboquant calibrate` and `--kv-calib`, as a user runs them.
-#![cfg(feature = "llama")]
+#![cfg(feature = "cli")]
 
 mod common;
 
