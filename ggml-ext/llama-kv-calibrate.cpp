@@ -123,14 +123,6 @@ static std::vector<float> to_f32(const std::vector<ggml_fp16_t> & x) {
     return res;
 }
 
-static tq_rope rope_of(const llama_model & model) {
-    switch (model.hparams.rope_type) {
-        case LLAMA_ROPE_TYPE_NONE: return TQ_ROPE_NONE;
-        case LLAMA_ROPE_TYPE_NORM: return TQ_ROPE_ADJACENT;
-        default:                   return TQ_ROPE_HALVES;
-    }
-}
-
 // the scales of a layer's keys. heads: of every KV head
 static std::vector<float> fit(const llama_model & model, uint32_t il, const llama_kv_capture::layer_t & layer, uint32_t n_tokens, uint32_t n_threads, std::vector<tq_fit_head> & heads) {
     const auto k = to_f32(layer.k);
@@ -157,7 +149,7 @@ static std::vector<float> fit(const llama_model & model, uint32_t il, const llam
     args.n_head_kv  = layer.n_head_kv;
     args.head_dim   = layer.n_embd_head_k;
     args.head_dim_v = layer.n_embd_head_v;
-    args.rope       = rope_of(model);
+    args.rope       = llama_kv_scales::rope_of(model);
     args.n_rot      = args.rope == TQ_ROPE_NONE ? 0 : model.hparams.n_rot(il);
     args.queries    = queries.data();
     args.n_queries  = queries.size();

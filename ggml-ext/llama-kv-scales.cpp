@@ -64,15 +64,24 @@ llama_kv_scales::llama_kv_scales(const llama_model & model, const std::string & 
             __func__, path.c_str(), hash, 100.0*gain);
 }
 
+tq_rope llama_kv_scales::rope_of(const llama_model & model) {
+    switch (model.hparams.rope_type) {
+        case LLAMA_ROPE_TYPE_NONE: return TQ_ROPE_NONE;
+        case LLAMA_ROPE_TYPE_NORM: return TQ_ROPE_ADJACENT;
+        default:                   return TQ_ROPE_HALVES;
+    }
+}
+
 std::vector<std::pair<uint32_t, uint32_t>> llama_kv_scales::rope_pairs(const llama_model & model, uint32_t il) {
-    const uint32_t n = model.hparams.n_rot(il)/2;
+    const uint32_t n    = model.hparams.n_rot(il)/2;
+    const tq_rope  rope = rope_of(model);
 
     std::vector<std::pair<uint32_t, uint32_t>> res;
     for (uint32_t i = 0; i < n; ++i) {
-        switch (model.hparams.rope_type) {
-            case LLAMA_ROPE_TYPE_NONE:                                break;
-            case LLAMA_ROPE_TYPE_NORM: res.push_back({ 2*i, 2*i + 1 }); break;
-            default:                   res.push_back({ i, i + n });     break; // as a K-shift of all others does
+        switch (rope) {
+            case TQ_ROPE_NONE:                                      break;
+            case TQ_ROPE_ADJACENT: res.push_back({ 2*i, 2*i + 1 }); break;
+            case TQ_ROPE_HALVES:   res.push_back({ i, i + n });     break;
         }
     }
     return res;

@@ -10,6 +10,7 @@
 #include "llama.h"
 
 #include "ggml-cpp.h"
+#include "turbo-calibrate.h"
 
 #include <cstdint>
 #include <string>
@@ -30,6 +31,9 @@ public:
 
     // of the values; saved states carry it
     uint64_t id() const { return hash; }
+
+    // which channels RoPE turns together, as a K-shift does
+    static tq_rope rope_of(const llama_model & model);
 
     // channels a and b, a < b, of a head that RoPE turns together
     static std::vector<std::pair<uint32_t, uint32_t>> rope_pairs(const llama_model & model, uint32_t il);
