@@ -1,5 +1,50 @@
-//! llama.cpp with the turbo types, as build.rs built it.
+//! llama.cpp with the turbo types, as build.rs built it: a safe API.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`calibrate`] | key scales, fitted once to a model |
+//! | [`log`] | llama.cpp's log in `tracing` |
+//! | [`sys`] | the C API, unsafe |
+//! | [`tools`] | llama.cpp's own programs |
+//!
+//! All else is here: a [`Model`] is loaded once and shared; a [`Context`] of it remembers sequences of tokens,
+//! with K and V caches of the types in [`ContextParams`]; a [`Batch`] is decoded into it.
+//! What llama.cpp would abort the process for is checked before; its exceptions are caught and are errors.
 
+mod batch;
+mod cache_check;
+mod cache_policy;
+mod cache_type;
 pub mod calibrate;
+mod context;
+mod context_params;
+mod error;
+mod ffi;
+pub mod log;
+mod model;
+mod sequence;
+mod state;
 pub mod sys;
 pub mod tools;
+mod utf8;
+mod vocab;
+
+pub use batch::Batch;
+pub use cache_policy::CachePolicy;
+pub use cache_type::{CacheType, KeysOrValues, KvAnchors, KvCalibration, ParseCacheTypeError};
+pub use context::Context;
+pub use context_params::{ContextParams, FlashAttention, Pooling, RopeScaling, Yarn};
+pub use error::{
+    BatchError, CacheError, ContextError, DecodeError, Exception, ModelError, OutputError,
+    PathError, SequenceError, StateError, VocabError,
+};
+pub use model::{KvLayer, Model, ModelBuilder};
+pub use utf8::Utf8Stream;
+pub use vocab::{Vocab, VocabKind};
+
+/// The number of a token in its vocabulary.
+pub type Token = i32;
+/// The number of a sequence in a context, from 0.
+pub type SeqId = u32;
+/// The position of a token in its sequence, from 0.
+pub type Pos = u32;

@@ -1,4 +1,5 @@
-//! The C API of llama.cpp, unchanged. Unsafe and undocumented here: see llama.h.
+//! The C API of llama.cpp, unchanged, and [`fence`], what the safe API calls of it. Unsafe and undocumented
+//! here: see llama.h and ggml-ext/turbo-api.h.
 //!
 //! `sys/bindings.rs` is generated from the edited llama.h and checked in; `script/bindings`
 //! regenerates it.
@@ -16,5 +17,6 @@
 
 #[rustfmt::skip]
 mod bindings;
+pub mod fence;
 
 pub use bindings::*;

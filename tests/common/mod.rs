@@ -2,6 +2,7 @@
 //! GGUF files and a writer of tiny models, calibrations, and programs run with a time limit.
 #![allow(dead_code)] // every test binary uses a part
 
+pub mod api;
 pub mod calibration;
 pub mod engine;
 pub mod gguf;

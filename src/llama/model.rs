@@ -1,0 +1,410 @@
+//! Loaded models.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::cache_check::CacheShape;
+use super::error::{Exception, ModelError};
+use super::ffi::{fenced, path_to_c};
+use super::log;
+use super::sys::{self, fence};
+use super::vocab::Vocab;
+
+/// A layer with keys and values of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KvLayer {
+    /// Number of the layer in the model.
+    pub layer: u32,
+    /// KV heads.
+    pub n_head_kv: u32,
+    /// Values per head of a key.
+    pub head_dim_k: u32,
+    /// Values per head of a value.
+    pub head_dim_v: u32,
+    /// Whether it sees a window of the last tokens alone.
+    pub sliding_window: bool,
+}
+
+/// A model: weights and vocabulary. Contexts share it; it lives as long as the last of them.
+pub struct Model {
+    raw: NonNull<sys::llama_model>,
+    shape: CacheShape,
+    n_ctx_train: u32,
+    vocab_only: bool,
+    /// Held while llama.cpp changes the model: when contexts and adapters come and go.
+    changing: Mutex<()>,
+}
+
+// SAFETY: no thread owns anything in a loaded model.
+unsafe impl Send for Model {}
+// SAFETY: a loaded model is only read, but for the training context size, which creating a context with YaRN
+// changes and which is read here once, and the list of adapters: both under `changing`.
+unsafe impl Sync for Model {}
+
+impl Model {
+    /// Loads a GGUF file: [`Model::builder`] with the defaults. Errors: [`ModelError`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Arc<Self>, ModelError> {
+        Self::builder(path).load()
+    }
+
+    /// How to load a GGUF file. Of a file in parts, the first.
+    pub fn builder(path: impl AsRef<Path>) -> ModelBuilder<'static> {
+        ModelBuilder::new(path.as_ref().into())
+    }
+
+    /// The vocabulary and its tokenizer.
+    pub fn vocab(&self) -> Vocab<'_> {
+        // SAFETY: the model lives, and its vocabulary as long.
+        let raw = unsafe { sys::llama_model_get_vocab(self.raw()) };
+        Vocab::new(self, raw)
+    }
+
+    /// Context size that the model was trained with, tokens.
+    pub fn n_ctx_train(&self) -> u32 {
+        self.n_ctx_train
+    }
+
+    /// Values per embedding of a token.
+    pub fn n_embd(&self) -> u32 {
+        // SAFETY: the model lives.
+        unsafe { sys::llama_model_n_embd(self.raw()) }.unsigned_abs()
+    }
+
+    /// Values per embedding that comes out: `n_embd` but for few models.
+    pub fn n_embd_out(&self) -> u32 {
+        // SAFETY: the model lives.
+        unsafe { sys::llama_model_n_embd_out(self.raw()) }.unsigned_abs()
+    }
+
+    /// Layers.
+    pub fn n_layer(&self) -> u32 {
+        // SAFETY: the model lives.
+        unsafe { sys::llama_model_n_layer(self.raw()) }.unsigned_abs()
+    }
+
+    /// Query heads of the first layer.
+    pub fn n_head(&self) -> u32 {
+        // SAFETY: the model lives.
+        unsafe { sys::llama_model_n_head(self.raw()) }.unsigned_abs()
+    }
+
+    /// KV heads of the first layer.
+    pub fn n_head_kv(&self) -> u32 {
+        // SAFETY: the model lives.
+        unsafe { sys::llama_model_n_head_kv(self.raw()) }.unsigned_abs()
+    }
+
+    /// Values per head of a key, of the first layer with keys; 0: no layer has.
+    pub fn head_dim(&self) -> u32 {
+        self.kv_layers().first().map_or(0, |layer| layer.head_dim_k)
+    }
+
+    /// The layers with keys and values of their own, which the selectors of
+    /// [`CachePolicy`](super::CachePolicy) count.
+    pub fn kv_layers(&self) -> &[KvLayer] {
+        &self.shape.layers
+    }
+
+    /// Tokens that layers with a sliding window see; 0: no layer has one.
+    pub fn n_swa(&self) -> u32 {
+        // SAFETY: the model lives.
+        unsafe { sys::llama_model_n_swa(self.raw()) }.unsigned_abs()
+    }
+
+    /// Bytes of all tensors.
+    pub fn size(&self) -> u64 {
+        // SAFETY: the model lives.
+        unsafe { sys::llama_model_size(self.raw()) }
+    }
+
+    /// Parameters.
+    pub fn n_params(&self) -> u64 {
+        // SAFETY: the model lives.
+        unsafe { sys::llama_model_n_params(self.raw()) }
+    }
+
+    /// Whether it has an encoder, which [`Context::encode`](super::Context::encode) runs.
+    pub fn has_encoder(&self) -> bool {
+        // SAFETY: the model lives.
+        unsafe { sys::llama_model_has_encoder(self.raw()) }
+    }
+
+    /// Whether it has a decoder.
+    pub fn has_decoder(&self) -> bool {
+        // SAFETY: the model lives.
+        unsafe { sys::llama_model_has_decoder(self.raw()) }
+    }
+
+    /// Whether all of its memory is recurrent states, as Mamba's, or some of it.
+    pub fn is_recurrent(&self) -> bool {
+        // SAFETY: the model lives.
+        unsafe {
+            sys::llama_model_is_recurrent(self.raw()) || sys::llama_model_is_hybrid(self.raw())
+        }
+    }
+
+    /// Architecture, size and type of the weights: `llama 134M Q4_1`.
+    pub fn description(&self) -> String {
+        // SAFETY: llama.cpp writes at most `len` bytes.
+        read_string(|buf, len| unsafe { sys::llama_model_desc(self.raw(), buf, len) })
+            .unwrap_or_default()
+    }
+
+    /// The chat template that the model comes with, in Jinja.
+    pub fn chat_template(&self) -> Option<&str> {
+        // SAFETY: null or a terminated string that lives as long as the model.
+        let source = unsafe {
+            let source = sys::llama_model_chat_template(self.raw(), std::ptr::null());
+            (!source.is_null()).then(|| CStr::from_ptr(source))
+        };
+        source?.to_str().ok()
+    }
+
+    /// A value of the GGUF's metadata, as text; None: no such key, or an array.
+    pub fn meta(&self, key: &str) -> Option<String> {
+        let key = CString::new(key).ok()?;
+        // SAFETY: the key is terminated; llama.cpp writes at most `len` bytes.
+        read_string(|buf, len| unsafe {
+            sys::llama_model_meta_val_str(self.raw(), key.as_ptr(), buf, len)
+        })
+    }
+
+    /// Keys and values of the GGUF's metadata, arrays left out.
+    pub fn metadata(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        // SAFETY: the model lives.
+        let n = unsafe { sys::llama_model_meta_count(self.raw()) };
+        (0..n).filter_map(|i| {
+            // SAFETY: i is in range; llama.cpp writes at most `len` bytes.
+            let key = read_string(|buf, len| unsafe {
+                sys::llama_model_meta_key_by_index(self.raw(), i, buf, len)
+            });
+            // SAFETY: as above.
+            let value = read_string(|buf, len| unsafe {
+                sys::llama_model_meta_val_str_by_index(self.raw(), i, buf, len)
+            });
+            Some((key?, value?))
+        })
+    }
+
+    /// The raw model, for functions that are not wrapped.
+    pub fn raw(&self) -> *mut sys::llama_model {
+        self.raw.as_ptr()
+    }
+
+    pub(super) fn shape(&self) -> &CacheShape {
+        &self.shape
+    }
+
+    pub(super) fn vocab_only(&self) -> bool {
+        self.vocab_only
+    }
+
+    /// To be held while llama.cpp changes the model.
+    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: loaded by us and freed once; contexts, samplers and adapters hold the model, so none is left.
+        unsafe { sys::llama_model_free(self.raw()) }
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("description", &self.description()).finish_non_exhaustive()
+    }
+}
+
+/// Text that `read` writes into a buffer; it returns the length without the NUL, or a negative number.
+pub(super) fn read_string(read: impl Fn(*mut c_char, usize) -> i32) -> Option<String> {
+    let mut buf = vec![0u8; 256];
+    loop {
+        let n = usize::try_from(read(buf.as_mut_ptr().cast(), buf.len())).ok()?;
+        if n < buf.len() {
+            buf.truncate(n);
+            return Some(String::from_utf8_lossy(&buf).into_owned());
+        }
+        buf.resize(n + 1, 0);
+    }
+}
+
+type Progress<'a> = Box<dyn FnMut(f32) -> bool + 'a>;
+
+/// How to load a model.
+///
+/// ```no_run
+/// # use llama_turboquant::llama::Model;
+/// let model = Model::builder("model.gguf")
+///     .mlock(true)
+///     .progress(|done| {
+///         eprint!("\r{:.0}%", 100.0 * done);
+///         true
+///     })
+///     .load()?;
+/// # Ok::<(), llama_turboquant::llama::ModelError>(())
+/// ```
+#[must_use]
+pub struct ModelBuilder<'a> {
+    path: PathBuf,
+    mmap: Option<bool>,
+    mlock: bool,
+    n_gpu_layers: Option<u32>,
+    vocab_only: bool,
+    check_tensors: bool,
+    progress: Option<Progress<'a>>,
+}
+
+impl<'a> ModelBuilder<'a> {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            mmap: None,
+            mlock: false,
+            n_gpu_layers: None,
+            vocab_only: false,
+            check_tensors: false,
+            progress: None,
+        }
+    }
+
+    /// Whether to map the file instead of reading it. Default: where the devices gain by it.
+    pub fn mmap(mut self, mmap: bool) -> Self {
+        self.mmap = Some(mmap);
+        self
+    }
+
+    /// Whether to keep the weights from being swapped out. Default: no.
+    pub fn mlock(mut self, mlock: bool) -> Self {
+        self.mlock = mlock;
+        self
+    }
+
+    /// Layers to keep on GPUs. Default: all that fit.
+    pub fn n_gpu_layers(mut self, n: u32) -> Self {
+        self.n_gpu_layers = Some(n);
+        self
+    }
+
+    /// Whether to load the vocabulary alone, which takes no weights and makes no contexts. Default: no.
+    pub fn vocab_only(mut self, vocab_only: bool) -> Self {
+        self.vocab_only = vocab_only;
+        self
+    }
+
+    /// Whether to look for invalid numbers in the weights, which reads all of them. Default: no.
+    pub fn check_tensors(mut self, check: bool) -> Self {
+        self.check_tensors = check;
+        self
+    }
+
+    /// Is called with 0 to 1 and returns whether to go on. A panic in it ends the process.
+    pub fn progress<'b>(self, progress: impl FnMut(f32) -> bool + 'b) -> ModelBuilder<'b>
+    where
+        'a: 'b,
+    {
+        ModelBuilder { progress: Some(Box::new(progress)), ..self }
+    }
+
+    /// Loads the model. Errors: [`ModelError`].
+    pub fn load(self) -> Result<Arc<Model>, ModelError> {
+        let Self { path, progress, .. } = self;
+        let file = path_to_c(&path)?;
+        if !path.is_file() {
+            return Err(ModelError::NoFile { path });
+        }
+        log::init();
+
+        // SAFETY: plain values.
+        let mut params = unsafe { sys::llama_model_default_params() };
+        params.load_mode = match (self.mmap, self.mlock) {
+            (None, false) => sys::LLAMA_LOAD_MODE_AUTO,
+            (Some(true), false) => sys::LLAMA_LOAD_MODE_MMAP,
+            (Some(false), false) => sys::LLAMA_LOAD_MODE_NONE,
+            (Some(false), true) => sys::LLAMA_LOAD_MODE_MLOCK,
+            (None | Some(true), true) => sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
+        };
+        if let Some(n) = self.n_gpu_layers {
+            params.n_gpu_layers = i32::try_from(n).unwrap_or(i32::MAX);
+        }
+        params.vocab_only = self.vocab_only;
+        params.check_tensors = self.check_tensors;
+        // With a callback llama.cpp prints no dots of its own.
+        let mut callback = ProgressState { progress, stopped: false };
+        params.progress_callback = Some(on_progress);
+        params.progress_callback_user_data = (&raw mut callback).cast();
+
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the path is terminated; the parameters and what they point to live during the call.
+        let load =
+            || unsafe { fence::tq_model_load(file.as_ptr(), &raw const params, &raw mut raw) };
+        let (status, reason) = log::errors_of(load);
+        fenced(status)?;
+        match NonNull::new(raw) {
+            Some(raw) => Ok(Arc::new(loaded(raw, self.vocab_only)?)),
+            None if callback.stopped => Err(ModelError::Stopped { path }),
+            None => Err(ModelError::Load { path, reason }),
+        }
+    }
+}
+
+impl fmt::Debug for ModelBuilder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelBuilder").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+struct ProgressState<'a> {
+    progress: Option<Progress<'a>>,
+    stopped: bool,
+}
+
+unsafe extern "C" fn on_progress(done: f32, user_data: *mut c_void) -> bool {
+    // SAFETY: the state that `load` hands over; it does not touch it meanwhile.
+    let state = unsafe { &mut *user_data.cast::<ProgressState<'_>>() };
+    state.stopped |= state.progress.as_mut().is_some_and(|progress| !progress(done));
+    !state.stopped
+}
+
+/// Takes over a model that was loaded, and reads what contexts ask of it.
+fn loaded(raw: NonNull<sys::llama_model>, vocab_only: bool) -> Result<Model, Exception> {
+    let mut model = Model {
+        raw,
+        shape: CacheShape::default(),
+        // SAFETY: the model is loaded.
+        n_ctx_train: unsafe { sys::llama_model_n_ctx_train(raw.as_ptr()) }.unsigned_abs(),
+        vocab_only,
+        changing: Mutex::new(()),
+    };
+    let mut traits = fence::tq_model_traits::default();
+    // SAFETY: the model is loaded, the result has room.
+    fenced(unsafe { fence::tq_model_get_traits(raw.as_ptr(), &raw mut traits) })?;
+    let mut layers = vec![fence::tq_kv_layer::default(); model.n_layer() as usize];
+    let mut n = 0;
+    // SAFETY: as above; the length is the buffer's own.
+    fenced(unsafe {
+        fence::tq_model_get_kv_layers(raw.as_ptr(), layers.as_mut_ptr(), layers.len(), &raw mut n)
+    })?;
+    layers.truncate(n);
+    let layer = |l: fence::tq_kv_layer| KvLayer {
+        layer: l.il,
+        n_head_kv: l.n_head_kv,
+        head_dim_k: l.n_embd_head_k,
+        head_dim_v: l.n_embd_head_v,
+        sliding_window: l.is_swa,
+    };
+    model.shape = CacheShape {
+        layers: layers.into_iter().map(layer).collect(),
+        latent: traits.is_mla,
+        sliding_window: traits.has_swa,
+        own_attention: traits.has_own_attention,
+        same_types: traits.same_kv_types,
+    };
+    Ok(model)
+}

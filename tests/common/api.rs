@@ -1,0 +1,27 @@
+//! What the tests of the safe API share.
+
+use std::sync::{Arc, OnceLock};
+
+use llama_turboquant::llama::{Context, ContextParams, Model, Token};
+
+use super::models::path;
+
+/// SmolLM2-135M-Instruct Q4_1: 30 layers, head_dim 64, 9 query heads over 3 K/V heads.
+pub fn smollm2() -> &'static Arc<Model> {
+    static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
+    MODEL.get_or_init(|| Model::load(path("smollm2")).expect("SmolLM2 loads"))
+}
+
+/// A small context's parameters.
+pub fn params() -> ContextParams {
+    ContextParams::default().n_ctx(512).n_batch(512).n_threads(1)
+}
+
+pub fn context(params: &ContextParams) -> Context {
+    Context::new(smollm2(), params).expect("a context")
+}
+
+/// The tokens of a text, without special ones.
+pub fn tokens(text: &str) -> Vec<Token> {
+    smollm2().vocab().tokenize(text, false, false).expect("tokens")
+}

@@ -1,0 +1,230 @@
+//! The safe API's contexts, batches and sequences, on SmolLM2.
+#![cfg(feature = "llama")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use llama_turboquant::llama::CacheType::{F16, Q8_0, Turbo2, Turbo3, Turbo4};
+use llama_turboquant::llama::{
+    Batch, CacheError, CachePolicy, CacheType, Context, ContextError, DecodeError, FlashAttention,
+    KvAnchors, KvCalibration, OutputError, SequenceError,
+};
+
+use common::TEXT;
+use common::api::{context, params, smollm2, tokens};
+use common::stats::argmax;
+
+#[test]
+fn decoding_in_parts_is_decoding() {
+    let tokens = tokens(TEXT);
+    for (k, v) in [(F16, F16), (Turbo4, Turbo3)] {
+        let mut at_once = context(&params().cache_types(k, v));
+        at_once.append(&tokens, 0).expect("it decodes");
+        let whole = at_once.last_logits().expect("logits").to_vec();
+
+        let mut in_parts = context(&params().cache_types(k, v).n_batch(64));
+        in_parts.append(&tokens, 0).expect("it decodes");
+        assert_eq!(in_parts.seq_positions(0), Some(0..=tokens.len() as u32 - 1));
+        let parts = in_parts.last_logits().expect("logits");
+        assert_eq!((whole.len(), argmax(&whole)), (49152, argmax(parts)));
+    }
+}
+
+#[test]
+fn outputs_are_those_that_were_asked_for() {
+    let mut context = context(&params());
+    assert_eq!(context.logits(0), Err(OutputError::None { index: 0 }));
+    let mut batch = Batch::new(4, 1);
+    for (pos, &token) in (0..).zip(&tokens("one two three four")[..4]) {
+        batch.add(token, pos, &[0], pos % 2 == 1).expect("room");
+    }
+    context.decode(&batch).expect("it decodes");
+    let (one, three) = (context.logits(1).expect("logits"), context.logits(3).expect("logits"));
+    assert_ne!(one, three);
+    assert_eq!(context.last_logits(), Ok(three));
+    for index in [0, 2, 4, usize::MAX] {
+        assert_eq!(context.logits(index), Err(OutputError::None { index }));
+    }
+}
+
+#[test]
+fn what_llama_cpp_would_abort_on_is_an_error() {
+    let mut context = context(&params().n_batch(8));
+    let mut decode = |tokens: &[i32], pos, seq| {
+        context.decode(&Batch::of_sequence(tokens, pos, seq).expect("a batch"))
+    };
+    assert_eq!(decode(&[], 0, 0), Err(DecodeError::Empty));
+    assert_eq!(
+        decode(&[1; 9], 0, 0),
+        Err(DecodeError::TooLong { n_tokens: 9, max: 8, name: "n_batch" })
+    );
+    assert_eq!(decode(&[1], 0, 1), Err(DecodeError::Sequence { seq: 1, n_seq_max: 1 }));
+    assert_eq!(
+        decode(&[1], 0, u32::MAX),
+        Err(DecodeError::Sequence { seq: i32::MAX as u32, n_seq_max: 1 })
+    );
+    assert_eq!(decode(&[1, -1], 0, 0), Err(DecodeError::Token { token: -1, n_tokens: 49152 }));
+    assert_eq!(decode(&[49152], 0, 0), Err(DecodeError::Token { token: 49152, n_tokens: 49152 }));
+    decode(&[1, 2], 0, 0).expect("it decodes");
+    let gap = decode(&[3], 5, 0).expect_err("positions are consecutive");
+    assert!(
+        matches!(&gap, DecodeError::Invalid { reason } if reason.contains("consecutive")),
+        "{gap}"
+    );
+    assert_eq!(context.seq_len(0), 2, "the cache is as it was");
+    assert_eq!(context.last_logits(), Err(OutputError::None { index: 0 }));
+}
+
+#[test]
+fn a_full_cache_is_an_error() {
+    let mut context = context(&params().n_ctx(256));
+    context.append(&[1; 250], 0).expect("it fits");
+    assert_eq!(context.append(&[1; 10], 0), Err(DecodeError::NoRoom { n_tokens: 10, n_ctx: 256 }));
+    assert_eq!(context.seq_len(0), 250);
+    context.append(&[1; 6], 0).expect("it fits");
+}
+
+#[test]
+fn parameters_are_checked_with_what_works_instead() {
+    let new = |params| Context::new(smollm2(), &params).expect_err("it is refused");
+    let error = new(params().cache_types(Turbo4, Turbo4).flash_attention(FlashAttention::Off));
+    let off = CacheError::FlashAttentionOff { cache_type: Turbo4, instead: F16 };
+    assert_eq!(error, ContextError::Cache(off));
+    let error = new(params().cache_types(CachePolicy::new(Turbo2).layers(30..=30, Q8_0), F16));
+    assert_eq!(error.to_string(), "30 is out of range: the model has 30 KV layers");
+    let error = new(params().n_seq_max(257));
+    assert_eq!(error.to_string(), "n_seq_max is 257: it has to be in 1..=256");
+    assert!(matches!(
+        new(params().n_threads(513)),
+        ContextError::OutOfRange { name: "n_threads", .. }
+    ));
+    assert!(matches!(new(params().n_batch(0)), ContextError::OutOfRange { name: "n_batch", .. }));
+    // llama.cpp's own reason.
+    let error = new(params().kv_calibration(KvCalibration::File("/nowhere/calib.gguf".into())));
+    assert!(
+        matches!(&error, ContextError::Create { reason } if reason.contains("/nowhere/calib.gguf")),
+        "{error}"
+    );
+}
+
+#[test]
+fn all_types_make_contexts_that_decode() {
+    let tokens = tokens("The capital of France is");
+    let paris = common::api::tokens(" Paris")[0];
+    for k in CacheType::ALL {
+        let mut context = context(&params().n_ctx(256).cache_types(k, k));
+        context.append(&tokens, 0).expect("it decodes");
+        let best = argmax(context.last_logits().expect("logits"));
+        assert!(best == paris || k == Turbo2, "{k}: {best}");
+    }
+    let policy = CachePolicy::new(Turbo3).first(2, Q8_0).last(2, Q8_0);
+    let mut context = context(&params().cache_types(policy, Turbo3).kv_anchors(KvAnchors::Off));
+    context.append(&tokens, 0).expect("it decodes");
+}
+
+#[test]
+fn contexts_keep_their_model_and_move_between_threads() {
+    let model =
+        llama_turboquant::llama::Model::load(common::models::path("smollm2")).expect("it loads");
+    let tokens = tokens("One, two, three, four,");
+    let threads: Vec<_> = (0..2)
+        .map(|_| {
+            let (model, tokens) = (Arc::clone(&model), tokens.clone());
+            let mut context = Context::new(&model, &params()).expect("a context");
+            thread::spawn(move || {
+                context.append(&tokens, 0).expect("it decodes");
+                argmax(context.last_logits().expect("logits"))
+            })
+        })
+        .collect();
+    drop(model);
+    let five = common::api::tokens(" five")[0];
+    for thread in threads {
+        assert_eq!(thread.join().expect("no panic"), five);
+    }
+}
+
+#[test]
+fn decoding_is_aborted_from_another_thread() {
+    let mut context = context(&params());
+    let abort = context.abort_flag();
+    abort.store(true, Ordering::Relaxed);
+    assert_eq!(context.append(&tokens(TEXT), 0), Err(DecodeError::Aborted));
+    abort.store(false, Ordering::Relaxed);
+    context.clear().expect("it clears");
+    context.append(&tokens(TEXT), 0).expect("it decodes");
+}
+
+/// What comes after a text and a token more, for whoever has the text.
+fn next(context: &mut Context, seq: u32) -> i32 {
+    context.append(&tokens(" the"), seq).expect("it decodes");
+    argmax(context.last_logits().expect("logits"))
+}
+
+#[test]
+fn copies_continue_as_their_sources() {
+    let tokens = tokens("Roses are red, violets are blue, sugar is sweet, and");
+    for unified in [true, false] {
+        let mut context =
+            context(&params().n_seq_max(3).kv_unified(unified).cache_types(Turbo4, Turbo3));
+        context.append(&[5, 6, 7], 1).expect("it decodes");
+        context.append(&tokens, 0).expect("it decodes");
+        context.seq_copy(0, 1, ..).expect("a copy");
+        assert_eq!(context.seq_positions(1), context.seq_positions(0));
+        assert_eq!(next(&mut context, 1), next(&mut context, 0));
+        assert_eq!(context.seq_positions(2), None);
+
+        let half = context.seq_copy(0, 2, ..4);
+        if unified {
+            assert_eq!((half, context.seq_positions(2)), (Ok(()), Some(0..=3)));
+        } else {
+            assert_eq!((half, context.seq_positions(2)), (Err(SequenceError::PartialCopy), None));
+        }
+        context.seq_keep(1).expect("it keeps");
+        assert_eq!((context.seq_len(0), context.seq_len(1)), (0, tokens.len() as u32 + 1));
+        assert_eq!(
+            context.seq_copy(0, 3, ..),
+            Err(SequenceError::Sequence { seq: 3, n_seq_max: 3 })
+        );
+        assert_eq!(context.seq_positions(3), None);
+    }
+}
+
+#[test]
+fn rolled_back_sequences_go_on_as_before() {
+    let mut context = context(&params().cache_types(Turbo4, Turbo4));
+    let tokens = tokens("Roses are red, violets are blue, sugar is sweet, and");
+    context.append(&tokens, 0).expect("it decodes");
+    let n = context.seq_len(0);
+    let first = next(&mut context, 0);
+    context.append(&[5, 6, 7, 8], 0).expect("it decodes");
+    context.seq_remove(0, n..).expect("it is removed");
+    assert_eq!(context.seq_len(0), n);
+    assert_eq!(next(&mut context, 0), first);
+    context.seq_remove(0, 3..3).expect("nothing");
+    context.seq_remove(0, ..).expect("it is removed");
+    assert_eq!(context.seq_positions(0), None);
+}
+
+#[test]
+fn gaps_are_closed_by_a_shift() {
+    for k in [F16, Turbo4] {
+        let mut context = context(&params().cache_types(k, F16));
+        context.append(&tokens(TEXT), 0).expect("it decodes");
+        let n = context.seq_len(0);
+        context.seq_remove(0, 10..30).expect("it is removed");
+        assert!(context.can_shift());
+        assert_eq!(context.seq_shift(0, 30.., -31), Err(SequenceError::Position { pos: -1 }));
+        assert_eq!(
+            context.seq_shift(0, .., i32::MAX),
+            Err(SequenceError::Position { pos: i64::from(i32::MAX) + i64::from(n) - 1 })
+        );
+        context.seq_shift(0, 30.., -20).expect("it shifts");
+        assert_eq!(context.seq_positions(0), Some(0..=n - 21));
+        context.append(&tokens(" Lisbon"), 0).expect("it decodes");
+        context.seq_shift(0, 1000.., -20).expect("nothing");
+    }
+}
