@@ -335,3 +335,57 @@ pub enum StateError {
     #[error(transparent)]
     Exception(#[from] Exception),
 }
+
+/// Why there is no sampler, or why it chose no token.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SamplerError {
+    /// A parameter that is out of range, infinite or not a number.
+    #[error("{name} cannot be {value}")]
+    Number { name: &'static str, value: f32 },
+    /// C's strings end at a NUL.
+    #[error("the text of {name} has a NUL byte in it")]
+    Nul { name: &'static str },
+    /// Not in the vocabulary.
+    #[error("token {token} is not in 0..{n_tokens}")]
+    Token { token: Token, n_tokens: u32 },
+    /// Not in GBNF.
+    #[error("bad grammar: {reason}")]
+    Grammar {
+        /// What llama.cpp logged.
+        reason: String,
+    },
+    /// llama.cpp made none.
+    #[error("cannot create the sampler {name}")]
+    Create { name: &'static str },
+    /// Logits of another vocabulary.
+    #[error("{n} logits for a vocabulary of {n_tokens} tokens")]
+    Logits { n: usize, n_tokens: u32 },
+    /// The model's weights are damaged, or a number overflowed in it.
+    #[error("a logit is not a number")]
+    NotANumber,
+    /// Grammar and biases leave none.
+    #[error("no token is possible")]
+    NoCandidate,
+    /// Not what the grammar derives.
+    #[error("the grammar does not allow token {token}")]
+    Rejected { token: Token },
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error(transparent)]
+    Exception(#[from] Exception),
+}
+
+/// Why a generation broke off.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GenerateError {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error(transparent)]
+    Vocab(#[from] VocabError),
+}

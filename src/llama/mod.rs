@@ -20,11 +20,17 @@ mod context;
 mod context_params;
 mod error;
 mod ffi;
+mod generate;
 pub mod log;
+mod logprobs;
 mod model;
+mod sampler;
+mod sampler_builder;
 mod sequence;
 mod state;
+mod stop;
 pub mod sys;
+mod timings;
 pub mod tools;
 mod utf8;
 mod vocab;
@@ -35,10 +41,15 @@ pub use cache_type::{CacheType, KeysOrValues, KvAnchors, KvCalibration, ParseCac
 pub use context::Context;
 pub use context_params::{ContextParams, FlashAttention, Pooling, RopeScaling, Yarn};
 pub use error::{
-    BatchError, CacheError, ContextError, DecodeError, Exception, ModelError, OutputError,
-    PathError, SequenceError, StateError, VocabError,
+    BatchError, CacheError, ContextError, DecodeError, Exception, GenerateError, ModelError,
+    OutputError, PathError, SamplerError, SequenceError, StateError, VocabError,
 };
+pub use generate::{Finish, GenerateOptions, Generation, Piece};
+pub use logprobs::TokenLogprob;
 pub use model::{KvLayer, Model, ModelBuilder};
+pub use sampler::Sampler;
+pub use sampler_builder::{Dry, Penalties, SamplerBuilder};
+pub use timings::Timings;
 pub use utf8::Utf8Stream;
 pub use vocab::{Vocab, VocabKind};
 
