@@ -11,6 +11,7 @@ use super::cache_type::KvCalibration;
 use super::context_params::{ContextParams, FlashAttention};
 use super::error::{ContextError, DecodeError, OutputError};
 use super::ffi::{fenced, path_to_c};
+use super::lora::Lora;
 use super::model::Model;
 use super::sys::{self, fence};
 use super::{SeqId, Token, log};
@@ -23,10 +24,13 @@ pub struct Context {
     raw: NonNull<sys::llama_context>,
     model: Arc<Model>,
     kv_unified: bool,
+    embeddings: bool,
     /// Whether the last decode went well, so that its outputs are there.
     has_outputs: bool,
     /// What aborts decoding; llama.cpp has its address.
     abort: Arc<AtomicBool>,
+    /// What llama.cpp has the addresses of.
+    loras: Vec<Arc<Lora>>,
     /// Scratch of [`Batch::raw`].
     pointers: SeqPointers,
 }
@@ -86,8 +90,10 @@ impl Context {
             raw,
             model: Arc::clone(model),
             kv_unified: params.kv_unified || params.n_seq_max == 1,
+            embeddings: params.embeddings,
             has_outputs: false,
             abort,
+            loras: Vec::new(),
             pointers: SeqPointers::default(),
         })
     }
@@ -222,6 +228,19 @@ impl Context {
         self.kv_unified
     }
 
+    pub(super) fn has_embeddings(&self) -> bool {
+        self.embeddings
+    }
+
+    pub(super) fn has_outputs(&self) -> bool {
+        self.has_outputs
+    }
+
+    /// Keeps these adapters alive and no others, which llama.cpp is not to use any more.
+    pub(super) fn hold_loras(&mut self, loras: Vec<Arc<Lora>>) {
+        self.loras = loras;
+    }
+
     pub(super) fn memory(&self) -> sys::llama_memory_t {
         // SAFETY: the context lives. Null for models without.
         unsafe { sys::llama_get_memory(self.raw()) }
@@ -290,7 +309,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: made by us and freed once, before the model, which it keeps alive.
+        // SAFETY: made by us and freed once, before the model and the adapters, which it keeps alive.
         unsafe { sys::llama_free(self.raw()) }
     }
 }

@@ -260,6 +260,16 @@ pub enum OutputError {
     /// Embeddings of a context without.
     #[error("the context has no embeddings: create it with ContextParams::embeddings(true)")]
     NoEmbeddings,
+    /// An embedding of a token.
+    #[error(
+        "the context pools embeddings: ask for those of sequences, or create it with Pooling::None"
+    )]
+    Pooled,
+    /// An embedding of a sequence.
+    #[error(
+        "the context does not pool embeddings: ask for those of tokens, or create it with Pooling::Mean"
+    )]
+    NotPooled,
     #[error(transparent)]
     Exception(#[from] Exception),
 }
@@ -388,4 +398,77 @@ pub enum GenerateError {
     Output(#[from] OutputError),
     #[error(transparent)]
     Vocab(#[from] VocabError),
+}
+
+/// Why a chat has no prompt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChatError {
+    /// A base model, mostly.
+    #[error("the model comes without a chat template: give one to ChatTemplate::new")]
+    None,
+    /// C's strings end at a NUL.
+    #[error("a message or template has a NUL byte in it: {0}")]
+    Nul(#[from] std::ffi::NulError),
+    /// Not in Jinja.
+    #[error("bad chat template: {reason}")]
+    Template {
+        /// What llama.cpp's parser says.
+        reason: String,
+    },
+    /// The template refuses the messages.
+    #[error("the chat template cannot be applied: {reason}")]
+    Apply {
+        /// What the template says.
+        reason: String,
+    },
+}
+
+/// Why texts have no embeddings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmbedError {
+    /// Texts are pooled in one piece.
+    #[error(
+        "text {index} has {n_tokens} tokens, {max} are possible: shorten it, or raise n_ubatch, n_batch and n_ctx"
+    )]
+    TooLong { index: usize, n_tokens: usize, max: usize },
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+}
+
+/// Why an adapter was not loaded or set.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoraError {
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The model was loaded without weights.
+    #[error("the model has its vocabulary alone: load it without vocab_only")]
+    VocabOnly,
+    /// llama.cpp would not have it.
+    #[error("cannot load the adapter {}: {reason}", path.display())]
+    Load {
+        /// The adapter's file.
+        path: PathBuf,
+        /// What llama.cpp logged.
+        reason: String,
+    },
+    /// Loaded for another model, or for another copy of it.
+    #[error("the adapter was loaded for another model than the context is of")]
+    OtherModel,
+    /// Infinite or not a number.
+    #[error("an adapter's scale cannot be {scale}")]
+    Scale { scale: f32 },
+    /// One adapter with two scales.
+    #[error("an adapter is set twice: add up its scales")]
+    Twice,
+    #[error(transparent)]
+    Exception(#[from] Exception),
 }

@@ -16,13 +16,17 @@ mod cache_check;
 mod cache_policy;
 mod cache_type;
 pub mod calibrate;
+mod chat;
 mod context;
 mod context_params;
+mod embeddings;
 mod error;
 mod ffi;
 mod generate;
 pub mod log;
 mod logprobs;
+mod lora;
+mod memory_use;
 mod model;
 mod sampler;
 mod sampler_builder;
@@ -38,14 +42,19 @@ mod vocab;
 pub use batch::Batch;
 pub use cache_policy::CachePolicy;
 pub use cache_type::{CacheType, KeysOrValues, KvAnchors, KvCalibration, ParseCacheTypeError};
+pub use chat::{ChatMessage, ChatTemplate, Role};
 pub use context::Context;
 pub use context_params::{ContextParams, FlashAttention, Pooling, RopeScaling, Yarn};
+pub use embeddings::normalize;
 pub use error::{
-    BatchError, CacheError, ContextError, DecodeError, Exception, GenerateError, ModelError,
-    OutputError, PathError, SamplerError, SequenceError, StateError, VocabError,
+    BatchError, CacheError, ChatError, ContextError, DecodeError, EmbedError, Exception,
+    GenerateError, LoraError, ModelError, OutputError, PathError, SamplerError, SequenceError,
+    StateError, VocabError,
 };
 pub use generate::{Finish, GenerateOptions, Generation, Piece};
 pub use logprobs::TokenLogprob;
+pub use lora::Lora;
+pub use memory_use::MemoryUse;
 pub use model::{KvLayer, Model, ModelBuilder};
 pub use sampler::Sampler;
 pub use sampler_builder::{Dry, Penalties, SamplerBuilder};
