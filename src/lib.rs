@@ -1,6 +1,22 @@
 //! TurboQuant KV-cache types for llama.cpp: `turbo2`, `turbo3` and `turbo4`, of 2.25, 3.25 and 4.25 bits a
 //! value.
 //!
+#![cfg_attr(feature = "llama", doc = "```no_run")]
+#![cfg_attr(not(feature = "llama"), doc = "```ignore")]
+//! use llama_turboquant::llama::{CacheType, Context, ContextParams, GenerateOptions, Model, Sampler};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let model = Model::load("model.gguf")?;
+//!     let params = ContextParams::default().cache_types(CacheType::Turbo4, CacheType::Turbo3);
+//!     let mut context = Context::new(&model, &params)?;
+//!     let prompt = model.vocab().tokenize("The capital of France is", true, false)?;
+//!     let mut sampler = Sampler::greedy(&model)?;
+//!     let options = GenerateOptions::default().max_tokens(64);
+//!     println!("{}", context.generate(&prompt, &mut sampler, options).text()?);
+//!     Ok(())
+//! }
+//! ```
+//!
 //! llama.cpp rotates keys and values by a Hadamard transform, after which their coordinates are near-Gaussian
 //! whatever the model. A block of 64 of them is a scale and a path through a 64-state trellis, which comes
 //! closer to the rate-distortion limit than a table of levels can.
@@ -13,7 +29,9 @@
 //! | [`rows`] | coding rows, checked, on all cores: where to begin | |
 //! | [`calibrate`] | scales of key channels, fitted to captured queries, keys and values | |
 //! | `capi` | the `tq_*` functions of `turboquant.h`, and those that ggml calls | `capi` |
-//! | `llama` | llama.cpp with the types: bindings and the tools' entry points | `llama` |
+//! | `llama` | llama.cpp with the types: a safe API, bindings and the tools' entry points | `llama` |
+//!
+//! Without llama.cpp there are rows of blocks:
 //!
 //! ```
 //! use llama_turboquant::codec::TurboType;

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::process::Command;
 
 use llama_turboquant::llama::CacheType::{F16, Turbo3, Turbo4};
-use llama_turboquant::llama::{Context, ContextParams, StateError};
+use llama_turboquant::llama::{Context, ContextParams, Model, StateError};
 
 use common::TEXT;
 use common::api::{context, params, tokens};
+use common::gguf::{Tiny, write_tiny_model};
 use common::stats::kld;
 
 /// The logits after one token more.
@@ -166,4 +167,56 @@ fn the_old_file_survives_a_full_disk() {
     assert!(status.expect("a shell").success());
     assert_eq!(fs::read(&path).expect("the old file"), b"the old file");
     assert_eq!(fs::read_dir(dir.path()).expect("the folder").count(), 1, "no temporary is left");
+}
+
+/// Any bytes are safe: what of them is a state is restored, all else refused, and the context goes on.
+#[test]
+fn damaged_states_harm_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("tiny.gguf");
+    write_tiny_model(&path, Tiny::new(64));
+    let model = Model::load(&path).expect("it loads");
+    let rounds: usize =
+        std::env::var("TQ_TEST_ROUNDS").map_or(100, |n| n.parse().expect("a number"));
+    let mut seed = 1u64;
+    let mut random = |n: usize| {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (seed >> 33) as usize % n
+    };
+    for (k, unified) in [(F16, false), (Turbo4, false), (Turbo3, true)] {
+        let params = params().n_ctx(256).n_seq_max(2).kv_unified(unified).cache_types(k, k);
+        let mut context = Context::new(&model, &params).expect("a context");
+        let prompt: Vec<_> = (0..90).map(|i| 3 + i % 200).collect();
+        context.append(&prompt, 0).expect("it decodes");
+        context.append(&prompt[..30], 1).expect("it decodes");
+        let good = [context.state().expect("a state"), context.seq_state(0).expect("a state")];
+        for _ in 0..rounds {
+            let of_sequence = random(2) == 1;
+            let mut state = good[usize::from(of_sequence)].clone();
+            // Mostly where the cells are described.
+            let range =
+                if random(4) == 0 { state.len() } else { state.len().min(64 + random(1500)) };
+            for _ in 0..1 + random(4) {
+                state[random(range)] = [0, 0xff, 0x80, random(256) as u8][random(4)];
+            }
+            if random(8) == 0 {
+                state.truncate(random(state.len()));
+            }
+            let restored = match of_sequence {
+                true => context.set_seq_state(1, &state),
+                false => context.set_state(&state),
+            };
+            if restored.is_err() {
+                assert_eq!(context.seq_len(1), 0);
+            }
+            for seq in 0..2 {
+                let _ = context.append(&[5, 6], seq);
+            }
+            let _ = context.seq_remove(0, 5..);
+            let _ = context.state().expect("it can be saved");
+        }
+        context.set_state(&good[0]).expect("the context is still good");
+        context.append(&[5, 6], 0).expect("it decodes");
+        assert!(context.last_logits().expect("logits").iter().all(|x| x.is_finite()));
+    }
 }

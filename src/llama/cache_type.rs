@@ -126,7 +126,7 @@ impl FromStr for CacheType {
     }
 }
 
-/// Why a text is no [`CacheType`] or [`CachePolicy`].
+/// Why a text is no [`CacheType`] or [`CachePolicy`](super::CachePolicy).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseCacheTypeError {

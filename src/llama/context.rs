@@ -31,16 +31,7 @@ pub struct Context {
     abort: Arc<AtomicBool>,
     /// What llama.cpp has the addresses of.
     loras: Vec<Arc<Lora>>,
-    /// Scratch of [`Batch::raw`].
-    pointers: SeqPointers,
 }
-
-/// Pointers that are dead between calls.
-#[derive(Default)]
-struct SeqPointers(Vec<*mut sys::llama_seq_id>);
-
-// SAFETY: the pointers are written before each use and never read after it.
-unsafe impl Send for SeqPointers {}
 
 // SAFETY: llama.cpp ties no part of a context to the thread that made it; the model may be used by any thread.
 // Not Sync: reading outputs orders and waits for them.
@@ -94,7 +85,6 @@ impl Context {
             has_outputs: false,
             abort,
             loras: Vec::new(),
-            pointers: SeqPointers::default(),
         })
     }
 
@@ -259,7 +249,8 @@ impl Context {
     ) -> Result<(), DecodeError> {
         self.check_batch(batch, whole)?;
         self.has_outputs = false;
-        let raw_batch = batch.raw(&mut self.pointers.0);
+        let mut pointers = Vec::new();
+        let raw_batch = batch.raw(&mut pointers);
         let mut result = 0;
         // SAFETY: the batch and what it points to live during the call, which copies them. Its tokens, sequences
         // and size were checked.
