@@ -159,12 +159,14 @@ fn the_old_file_survives_a_full_disk() {
     let path = dir.path().join("state.bin");
     fs::write(&path, "the old file").expect("a file");
     let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" --exact save_without_room --ignored";
-    let status = Command::new("sh")
+    // Output into pipes: a log that is longer than the limit could not be written to, either.
+    let output = Command::new("sh")
         .args(["-c", script])
         .arg(std::env::current_exe().expect("this program"))
         .env("TQ_TEST_DIR", dir.path())
-        .status();
-    assert!(status.expect("a shell").success());
+        .output()
+        .expect("a shell");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert_eq!(fs::read(&path).expect("the old file"), b"the old file");
     assert_eq!(fs::read_dir(dir.path()).expect("the folder").count(), 1, "no temporary is left");
 }
