@@ -4,7 +4,8 @@
 mod common;
 
 use llama_turboquant::llama::{
-    ChatError, ChatMessage, ChatTemplate, GenerateOptions, Model, Role, Sampler,
+    ChatError, ChatMessage, ChatSession, ChatSessionError, ChatTemplate, Finish, GenerateOptions,
+    Model, Role, Sampler,
 };
 
 use common::api::{context, params, smollm2};
@@ -74,4 +75,64 @@ fn a_model_without_a_template_says_so() {
     write_tiny_model(&path, Tiny::new(64));
     let model = Model::load(&path).expect("it loads");
     assert_eq!(ChatTemplate::of_model(&model).expect_err("it has none"), ChatError::None);
+}
+
+#[test]
+fn a_session_decodes_what_is_new_and_answers_as_if_all_were() {
+    let template = || ChatTemplate::of_model(smollm2()).expect("it has one");
+    let first = vec![ChatMessage::system("Be brief.")];
+    let mut chat = ChatSession::new(context(&params()), template(), first.clone());
+    let mut sampler = Sampler::greedy(smollm2()).expect("a sampler");
+    let mut ask = |chat: &mut ChatSession, question: &str| {
+        let mut text = String::new();
+        let options = GenerateOptions::default().max_tokens(32);
+        let answer = chat.ask(question, &mut sampler, options, |piece| text.push_str(piece));
+        (text, answer.expect("an answer"))
+    };
+    let (text, answer) = ask(&mut chat, "What is the capital of France?");
+    assert!(text.contains("Paris"), "{text}");
+    assert_eq!(chat.messages().last(), Some(&ChatMessage::assistant(text)));
+    let n_first = answer.timings.n_prompt;
+    let (text, answer) = ask(&mut chat, "And of Italy?");
+    assert!(answer.timings.n_prompt < n_first, "{answer:?}");
+
+    // The same chat in one prompt.
+    let mut messages = chat.messages().to_vec();
+    assert_eq!(messages.pop(), Some(ChatMessage::assistant(text.clone())));
+    let prompt = template().apply(&messages, true).expect("a prompt");
+    let tokens = smollm2().vocab().tokenize(&prompt, true, true).expect("tokens");
+    let (mut context, mut sampler) =
+        (context(&params()), Sampler::greedy(smollm2()).expect("a sampler"));
+    let options = GenerateOptions::default().max_tokens(32);
+    let expected = context.generate(&tokens, &mut sampler, options).text().expect("an answer");
+    assert_eq!(text, expected);
+
+    chat.clear();
+    assert_eq!(chat.messages(), first);
+}
+
+#[test]
+fn a_session_forgets_the_oldest_and_refuses_what_is_too_long() {
+    let template = ChatTemplate::of_model(smollm2()).expect("it has one");
+    let mut chat =
+        ChatSession::new(context(&params().n_ctx(256)), template, vec![ChatMessage::system("Hi")]);
+    let mut sampler = Sampler::greedy(smollm2()).expect("a sampler");
+    let mut ask = |chat: &mut ChatSession, question: &str| {
+        chat.ask(question, &mut sampler, GenerateOptions::default().max_tokens(4), |_| {})
+    };
+    let question = "one two three four five six seven eight nine ten ".repeat(6);
+    let mut n_forgotten = Vec::new();
+    for _ in 0..4 {
+        let answer = ask(&mut chat, &question).expect("an answer");
+        n_forgotten.push(answer.n_forgotten);
+        assert!(matches!(answer.finish, Finish::MaxTokens | Finish::EndOfGeneration(_)));
+        assert_eq!(chat.messages()[0], ChatMessage::system("Hi"));
+    }
+    assert_eq!(n_forgotten[0], 0);
+    assert_eq!(n_forgotten[3], 2, "{n_forgotten:?}");
+
+    let before = chat.messages().to_vec();
+    let error = ask(&mut chat, &question.repeat(5)).expect_err("too long");
+    assert!(matches!(error, ChatSessionError::TooLong { n_ctx: 256, .. }), "{error}");
+    assert_eq!(chat.messages(), before);
 }

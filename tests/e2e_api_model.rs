@@ -6,7 +6,8 @@ mod common;
 use std::fs;
 
 use llama_turboquant::llama::{
-    Context, ContextError, ContextParams, Model, ModelError, VocabError, VocabKind,
+    CacheType, Context, ContextError, ContextParams, Model, ModelError, ModelProbe, VocabError,
+    VocabKind,
 };
 
 use common::api::smollm2;
@@ -122,4 +123,39 @@ fn tokens_that_are_none_are_errors() {
         assert_eq!(vocab.text(token), None);
         assert!(!vocab.is_eog(token) && !vocab.is_control(token));
     }
+}
+
+#[test]
+fn a_probe_tells_what_a_model_tells_and_takes() {
+    for name in ["smollm2", "gemma"] {
+        let probe = ModelProbe::open(path(name)).expect("it opens");
+        let model = Model::load(path(name)).expect("it loads");
+        assert_eq!(probe.model().kv_layers(), model.kv_layers());
+        assert_eq!(probe.model().description(), model.description());
+        assert_eq!(probe.model().size(), model.size());
+        for (k, v) in [(CacheType::F16, CacheType::F16), (CacheType::Turbo4, CacheType::Turbo3)] {
+            let params = ContextParams::default().n_ctx(1024).n_threads(1).cache_types(k, v);
+            let context = Context::new(&model, &params).expect("a context");
+            let (expected, probed) =
+                (context.memory_use().expect("sizes"), probe.memory_use(&params).expect("sizes"));
+            assert_eq!((probed.k, probed.v, probed.state), (expected.k, expected.v, 0), "{name}");
+            let ratio = |a: u64, b: u64| a as f64 / b as f64;
+            let (model, compute) =
+                (ratio(probed.model, expected.model), ratio(probed.compute, expected.compute));
+            // Of a file that is mapped, what lies between weights counts, too.
+            assert!((0.9..1.01).contains(&model), "{name}: {probed:?} {expected:?}");
+            assert!((0.98..1.02).contains(&compute), "{name}: {probed:?} {expected:?}");
+        }
+    }
+}
+
+#[test]
+fn the_longest_context_is_the_longest_that_fits() {
+    let probe = ModelProbe::open(path("smollm2")).expect("it opens");
+    let params = ContextParams::default().cache_types(CacheType::Turbo4, CacheType::Turbo4);
+    let total = |n_ctx| probe.memory_use(&params.clone().n_ctx(n_ctx)).expect("sizes").total();
+    assert_eq!(probe.longest_context(&params, total(2560)), Ok(Some(2560)));
+    assert_eq!(probe.longest_context(&params, total(2560) - 1), Ok(Some(2304)));
+    assert_eq!(probe.longest_context(&params, u64::MAX), Ok(Some(8192)));
+    assert_eq!(probe.longest_context(&params, total(256) - 1), Ok(None));
 }

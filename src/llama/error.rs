@@ -424,6 +424,27 @@ pub enum ChatError {
     },
 }
 
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChatSessionError {
+    /// One message, with those that the chat began with, is more than the context takes.
+    #[error(
+        "the prompt has {n_tokens} tokens, the context has room for {n_ctx}: shorten it, or raise n_ctx"
+    )]
+    TooLong { n_tokens: usize, n_ctx: usize },
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    #[error(transparent)]
+    Vocab(#[from] VocabError),
+}
+
 /// Why texts have no embeddings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

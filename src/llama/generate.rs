@@ -89,6 +89,19 @@ impl<'a> GenerateOptions<'a> {
     }
 }
 
+impl GenerateOptions<'_> {
+    /// [`GenerateOptions::max_tokens`], if less than `n`.
+    pub(super) fn max_tokens_or(&self, n: usize) -> usize {
+        self.max_tokens.min(n)
+    }
+
+    /// No more tokens than `n`.
+    pub(super) fn at_most(self, n: usize) -> Self {
+        let max_tokens = self.max_tokens_or(n);
+        Self { max_tokens, ..self }
+    }
+}
+
 impl fmt::Debug for GenerateOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GenerateOptions")

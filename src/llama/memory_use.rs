@@ -26,6 +26,11 @@ impl MemoryUse {
     pub fn kv(&self) -> u64 {
         self.k + self.v
     }
+
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.kv() + self.state + self.model + self.compute
+    }
 }
 
 impl Context {

@@ -17,24 +17,28 @@ mod cache_policy;
 mod cache_type;
 pub mod calibrate;
 mod chat;
+mod chat_session;
 mod context;
 mod context_params;
 mod embeddings;
 mod error;
 mod ffi;
 mod generate;
+mod kv_preset;
 pub mod log;
 mod logprobs;
 mod lora;
 mod memory_use;
 mod model;
 mod model_builder;
+mod probe;
 mod sampler;
 mod sampler_builder;
 mod sequence;
 mod state;
 mod stop;
 pub mod sys;
+mod system;
 mod timings;
 pub mod tools;
 mod utf8;
@@ -44,22 +48,26 @@ pub use batch::Batch;
 pub use cache_policy::CachePolicy;
 pub use cache_type::{CacheType, KeysOrValues, KvAnchors, KvCalibration, ParseCacheTypeError};
 pub use chat::{ChatMessage, ChatTemplate, Role};
+pub use chat_session::{Answer, ChatSession};
 pub use context::Context;
 pub use context_params::{ContextParams, FlashAttention, Pooling, RopeScaling, Yarn};
 pub use embeddings::normalize;
 pub use error::{
-    BatchError, CacheError, ChatError, ContextError, DecodeError, EmbedError, Exception,
-    GenerateError, LoraError, ModelError, OutputError, PathError, SamplerError, SequenceError,
-    StateError, VocabError,
+    BatchError, CacheError, ChatError, ChatSessionError, ContextError, DecodeError, EmbedError,
+    Exception, GenerateError, LoraError, ModelError, OutputError, PathError, SamplerError,
+    SequenceError, StateError, VocabError,
 };
 pub use generate::{Finish, GenerateOptions, Generation, Piece};
+pub use kv_preset::{KvPreset, UnknownPreset};
 pub use logprobs::TokenLogprob;
 pub use lora::Lora;
 pub use memory_use::MemoryUse;
 pub use model::{KvLayer, Model};
 pub use model_builder::ModelBuilder;
+pub use probe::ModelProbe;
 pub use sampler::Sampler;
 pub use sampler_builder::{Dry, Penalties, SamplerBuilder};
+pub use system::{Device, GGML, LLAMA_CPP, cpu, devices, features};
 pub use timings::Timings;
 pub use utf8::Utf8Stream;
 pub use vocab::{Vocab, VocabKind};

@@ -35,6 +35,7 @@ pub struct ModelBuilder<'a> {
     n_gpu_layers: Option<u32>,
     vocab_only: bool,
     check_tensors: bool,
+    no_alloc: bool,
     progress: Option<Progress<'a>>,
 }
 
@@ -47,6 +48,7 @@ impl<'a> ModelBuilder<'a> {
             n_gpu_layers: None,
             vocab_only: false,
             check_tensors: false,
+            no_alloc: false,
             progress: None,
         }
     }
@@ -81,6 +83,12 @@ impl<'a> ModelBuilder<'a> {
         self
     }
 
+    /// Gives tensors no memory, so that nothing of the model may be computed.
+    pub(super) fn no_alloc(mut self) -> Self {
+        self.no_alloc = true;
+        self
+    }
+
     /// Is called with 0 to 1 and returns whether to go on. A panic in it ends the process.
     pub fn progress<'b>(self, progress: impl FnMut(f32) -> bool + 'b) -> ModelBuilder<'b>
     where
@@ -112,6 +120,7 @@ impl<'a> ModelBuilder<'a> {
         }
         params.vocab_only = self.vocab_only;
         params.check_tensors = self.check_tensors;
+        params.no_alloc = self.no_alloc;
         // With a callback llama.cpp prints no dots of its own.
         let mut callback = ProgressState { progress, stopped: false };
         params.progress_callback = Some(on_progress);
