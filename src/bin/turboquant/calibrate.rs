@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use comfy_table::{CellAlignment, Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
+use anyhow::Result;
 use llama_turboquant::llama::calibrate::{CalibrateOptions, LayerGain, calibrate};
 
-use crate::log;
+use crate::args::{check_model, read_text};
+use crate::log::{self, Errors};
+use crate::progress;
+use crate::table::Table;
 
 /// Fit key scales to a model, once: quantized keys then cost less quality (--kv-calib FILE).
 ///
@@ -31,8 +32,8 @@ pub struct Args {
     /// Threads [default: as many as there are cores].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
-    /// Layers to keep on GPUs [default: all that fit].
-    #[arg(long, alias = "ngl", value_name = "N")]
+    /// Layers to keep on GPUs [default: all that fit] [also: -ngl].
+    #[arg(long, value_name = "N")]
     n_gpu_layers: Option<u32>,
     /// Show llama.cpp's log.
     #[arg(short, long)]
@@ -40,7 +41,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    log::init(args.verbose);
+    log::init(args.verbose, Errors::InLog);
+    check_model(&args.model)?;
     let begin = Instant::now();
     let output = args.output.clone().unwrap_or_else(|| beside(&args.model));
 
@@ -50,12 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
     options.n_threads = args.threads.unwrap_or(0);
     options.n_gpu_layers = args.n_gpu_layers;
 
-    // Draws on stderr, and only where that is a terminal.
-    let bar = ProgressBar::new(1000).with_style(
-        ProgressStyle::with_template("{msg} {wide_bar} {percent:>3}% {elapsed} (left: {eta})")
-            .expect("a template that is valid"),
-    );
-    bar.set_message("calibrating");
+    let bar = progress::bar("calibrating", 1000);
     let mut gains = Vec::new();
     let result = calibrate(
         &args.model,
@@ -70,14 +67,13 @@ pub fn run(args: &Args) -> Result<()> {
     bar.finish_and_clear();
     result?;
 
-    println!("{}", table(&gains));
-    println!(
-        "{}: {:.1} KiB in {:.1} s; use it with --kv-calib",
+    crate::print(&format!(
+        "{}{}: {:.1} KiB in {:.1} s; use it with --kv-calib\n",
+        table(&gains).text(),
         output.display(),
         std::fs::metadata(&output).map_or(0.0, |m| m.len() as f64 / 1024.0),
         begin.elapsed().as_secs_f64()
-    );
-    Ok(())
+    ))
 }
 
 /// `model.gguf`: `model.kvcal.gguf`.
@@ -85,26 +81,10 @@ fn beside(model: &Path) -> PathBuf {
     model.with_extension("kvcal.gguf")
 }
 
-fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8", path.display()))
-}
-
 fn table(gains: &[LayerGain]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header([
-        "layer",
-        "heads",
-        "scaled",
-        "error without",
-        "with",
-        "gain",
-    ]);
-    for column in table.column_iter_mut() {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    let mut table = Table::new(["layer", "heads", "scaled", "error without", "with", "gain"]);
     for gain in gains {
-        table.add_row(row(
+        table.row(row(
             &gain.layer.to_string(),
             gain.heads,
             gain.scaled,
@@ -113,7 +93,7 @@ fn table(gains: &[LayerGain]) -> Table {
         ));
     }
     let n = gains.len().max(1) as f32;
-    table.add_row(row(
+    table.row(row(
         "mean",
         gains.iter().map(|g| g.heads).sum(),
         gains.iter().map(|g| g.scaled).sum(),

@@ -1,34 +1,90 @@
-//! llama.cpp's log: warnings and errors to stderr, everything if asked for.
+//! Warnings of llama.cpp and of the library on stderr, everything if asked for.
 
-use std::ffi::{CStr, c_char, c_void};
-use std::io::Write;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
-use llama_turboquant::llama::sys;
+use llama_turboquant::llama;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Least level that is shown. Continued lines have a level of their own, and follow the line before.
-static LEAST: AtomicI32 = AtomicI32::new(0);
-static LAST: AtomicI32 = AtomicI32::new(0);
+use crate::progress;
 
-/// To be called once, before any other function of llama.cpp.
-pub fn init(verbose: bool) {
-    let least = if verbose { sys::GGML_LOG_LEVEL_INFO } else { sys::GGML_LOG_LEVEL_WARN };
-    LEAST.store(least as i32, Ordering::Relaxed);
-    // SAFETY: the callback is a function, and has no data.
-    unsafe { sys::llama_log_set(Some(show), std::ptr::null_mut()) };
+/// Where the errors of llama.cpp's log are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errors {
+    /// As they come.
+    InLog,
+    /// In the message of the operation that failed, which has them.
+    InMessage,
 }
 
-unsafe extern "C" fn show(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
-    let level = if level == sys::GGML_LOG_LEVEL_CONT {
-        LAST.load(Ordering::Relaxed)
-    } else {
-        LAST.store(level as i32, Ordering::Relaxed);
-        level as i32
-    };
-    if level >= LEAST.load(Ordering::Relaxed) {
-        // SAFETY: ggml passes a string that lives during the call.
-        let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-        // Nobody may be reading; eprint! would panic, and there is C++ below.
-        let _ = std::io::stderr().write_all(text.as_bytes());
+/// To be called once, before llama.cpp is used.
+pub fn init(verbose: bool, errors: Errors) {
+    let log = Log { verbose, errors, shown: Mutex::default() };
+    // Fails if there is one already: then that is in use.
+    let _ = tracing::subscriber::set_global_default(log);
+    llama::log::init();
+}
+
+struct Log {
+    verbose: bool,
+    errors: Errors,
+    /// Warnings, of which each is shown once.
+    shown: Mutex<HashSet<String>>,
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        match *metadata.level() {
+            Level::ERROR => self.verbose || self.errors == Errors::InLog,
+            Level::WARN => true,
+            level => self.verbose && level <= Level::DEBUG,
+        }
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = Text::default();
+        event.record(&mut text);
+        let name = match *event.metadata().level() {
+            Level::ERROR => "error: ",
+            Level::WARN => "warning: ",
+            _ => "",
+        };
+        let line = format!("{name}{}{}", text.message, text.fields);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.verbose || shown.insert(line.clone()) {
+            progress::message(&line);
+        }
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// An event's text.
+#[derive(Default)]
+struct Text {
+    message: String,
+    /// ` name=value` of each other field.
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.fields.push_str(&format!(" {name}={value:?}")),
+        }
     }
 }

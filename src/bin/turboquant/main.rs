@@ -1,15 +1,23 @@
-//! `turboquant`: what there is to do about a KV cache before and beside running a model.
+//! `turboquant`: running models with KV caches of 2 to 4 bits, and what there is to know and to do about them.
 
+mod args;
 mod calibrate;
+mod info;
 mod log;
+mod progress;
+mod table;
 
+use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use llama_turboquant::kernels;
 
 /// KV caches of 2 to 4 bits for llama.cpp.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "turboquant", version, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -17,19 +25,63 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Info(info::Args),
     Calibrate(calibrate::Args),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = match cli.verb {
+    let cli = Cli::parse_from(long_options(std::env::args_os()));
+    let result = check_simd().and_then(|()| match cli.verb {
+        Verb::Info(args) => info::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // What reads us has enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            progress::message(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Kernels panic where `TQ_SIMD` asks for what is not possible, and below C++ that ends the process.
+fn check_simd() -> Result<()> {
+    let asked = std::env::var_os("TQ_SIMD").map(|value| value.to_string_lossy().into_owned());
+    kernels::select(asked.as_deref())?;
+    Ok(())
+}
+
+/// Writes data to stdout.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// llama.cpp's short options of several letters, which clap does not have, as the long ones that they stand for.
+const SHORT: [(&str, &str); 7] = [
+    ("-ctk", "--cache-type-k"),
+    ("-ctv", "--cache-type-v"),
+    ("-fa", "--flash-attn"),
+    ("-ngl", "--n-gpu-layers"),
+    ("-sys", "--system-prompt"),
+    ("--ngl", "--n-gpu-layers"),
+    ("--n-predict", "--predict"),
+];
+
+fn long_options(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut text_follows = false;
+    let mut rewrite = |arg: OsString| {
+        let is_text = std::mem::replace(&mut text_follows, arg == "-p" || arg == "--prompt");
+        let long = SHORT.iter().find(|(short, _)| !is_text && arg == **short);
+        long.map_or(arg, |(_, long)| long.into())
+    };
+    args.map(&mut rewrite).collect()
 }

@@ -1,0 +1,27 @@
+//! Progress on stderr, where that is a terminal, and messages beside it.
+
+use std::io::Write;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// A bar with the time that is left.
+pub fn bar(what: &'static str, total: u64) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{msg} {wide_bar} {percent:>3}% {elapsed} (left: {eta})");
+    let bar = ProgressBar::new(total).with_style(style.expect("a template that is valid"));
+    let bar = BARS.add(bar.with_message(what));
+    bar.enable_steady_tick(Duration::from_secs(1));
+    bar
+}
+
+/// A line on stderr, above the bars.
+pub fn message(line: &str) {
+    // Nobody may be reading; eprintln! would panic, and messages come from below C++, too.
+    BARS.suspend(|| {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    });
+}
