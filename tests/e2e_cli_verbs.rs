@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::time::Duration;
 
 use common::gguf::{Tiny, write_tiny_model};
@@ -104,5 +105,99 @@ fn models_that_are_none_are_refused_by_every_verb() {
     ];
     for (file, word) in &cases {
         assert_error(&turboquant(&["info", file]), 1, &[word]);
+        assert_error(&turboquant(&["run", "-m", file, "-p", "Hello"]), 1, &[word]);
     }
+}
+
+/// A short answer to a short question.
+fn answer(args: &[&str]) -> Finished {
+    let model = smollm2();
+    let base = ["run", "-m", &model, "-c", "512", "-n", "8", "--temp", "0", "-t", "2"];
+    turboquant(&[&base, args].concat())
+}
+
+#[test]
+fn run_answers_a_prompt() {
+    let ran = answer(&["-p", "What is the capital of France?", "-ctk", "turbo4", "-ctv", "turbo3"]);
+    ran.assert_success();
+    assert!(ran.stdout.contains("Paris"), "{}", ran.text());
+    let last = ran.stderr.lines().last().expect("a last line");
+    // 30 layers of 192 values, 512 cells: 4.25 + 0.25 and 3.25 bits.
+    for word in ["t/s", "first token after", "K 1.58", "V 1.14"] {
+        assert!(last.contains(word), "no {word}: {last}");
+    }
+    let folder = Folder::new(64);
+    let file = folder.write("prompt.txt", "The capital of France is");
+    let ran = answer(&["-f", &file, "--raw", "--kv-preset", "k4v4", "-fa", "on"]);
+    ran.assert_success();
+    assert!(ran.stdout.starts_with(" Paris"), "{}", ran.text());
+}
+
+#[test]
+fn a_seed_repeats_an_answer() {
+    let args =
+        ["-p", "Name an animal.", "--temp", "2", "--top-k", "0", "--top-p", "1", "--min-p", "0"];
+    let ran = |seed| answer(&[&args[..], &["--seed", seed]].concat());
+    assert_eq!(ran("7").stdout, ran("7").stdout);
+    assert_ne!(ran("7").stdout, ran("8").stdout);
+}
+
+#[test]
+fn run_ends_where_the_context_does() {
+    let folder = Folder::new(64);
+    let base = ["run", "-m", &folder.model(), "-c", "256", "--raw", "-t", "1"];
+    let ran = turboquant(&[&base[..], &["-p", "abc"]].concat());
+    ran.assert_success();
+    assert!(ran.stderr.contains("the context is full"), "{}", ran.text());
+    let long = "a".repeat(1000);
+    let ran = turboquant(&[&base[..], &["-p", &long]].concat());
+    assert_error(&ran, 1, &["1002 tokens", "256", "-c"]);
+}
+
+#[test]
+fn run_refuses_what_is_no_prompt() {
+    let folder = Folder::new(64);
+    let bad = folder.write("bad.txt", [b'a', 0xff, b'b']);
+    let model = folder.model();
+    let run = |args: &[&str]| turboquant(&[&["run", "-m", &model], args].concat());
+    assert_error(&run(&["-f", &bad]), 1, &["bad.txt is not UTF-8"]);
+    assert_error(&run(&["-f", &folder.path("none.txt")]), 1, &["cannot read", "none.txt"]);
+    assert_error(&run(&["-p", ""]), 1, &["prompt is empty"]);
+    assert_error(&run(&["-p", " \n"]), 1, &["prompt is empty"]);
+    // Standard input is no terminal.
+    assert_error(&run(&[]), 2, &["-p"]);
+    assert_error(&run(&["--raw"]), 2, &["-p"]);
+    assert_error(&run(&["-p", "a", "-f", &bad]), 2, &["cannot be used with"]);
+    assert_error(&run(&["-p", "a", "-ctk", "turbo9"]), 2, &["turbo9", "turbo4"]);
+    assert_error(&run(&["-p", "a", "--kv-preset", "k9"]), 2, &["k9", "k4v4"]);
+    assert_error(&run(&["-p", "a", "-ctv", "turbo4", "-fa", "off"]), 1, &["flash attention"]);
+    assert_error(&run(&["-p", "a", "--system-prompt", "b"]), 1, &["chat template"]);
+    assert_error(&run(&["-p", "a", "--kv-calib", &bad]), 1, &["bad.txt"]);
+}
+
+/// Ctrl-C while an answer comes: what there is stays, with the last line; the code is that of shells.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_answer_ends_cleanly() {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+    let model = smollm2();
+    assert!(Path::new(&model).is_file());
+    let mut child = Command::new(TURBOQUANT)
+        .args(["run", "-m", &model, "-p", "Count to a thousand.", "--raw", "-c", "8192", "-t", "1"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut stdout = child.stdout.take().expect("a pipe");
+    stdout.read_exact(&mut [0; 4]).expect("an answer begins");
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).expect("text");
+    let output = child.wait_with_output().expect("it ends");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(rest.ends_with('\n') && stderr.contains("t/s"), "{rest:?} {stderr}");
 }

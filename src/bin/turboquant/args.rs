@@ -2,9 +2,58 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use llama_turboquant::llama::{
+    CachePolicy, CacheType, FlashAttention, KvAnchors, KvCalibration, KvPreset, Model,
+};
+
+use crate::log::{self, Errors};
+use crate::progress;
+
+/// The model, and what runs it.
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    /// The model, a GGUF file.
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// Threads [default: as many as there are cores].
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub threads: Option<u32>,
+    /// Layers to keep on GPUs [default: all that fit] [also: -ngl].
+    #[arg(long, value_name = "N")]
+    pub n_gpu_layers: Option<u32>,
+    /// Show llama.cpp's log.
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+impl ModelArgs {
+    /// Loads the model, with a bar if it takes long.
+    pub fn load(&self) -> Result<Arc<Model>> {
+        log::init(self.verbose, Errors::InMessage);
+        check_model(&self.model)?;
+        let (begin, mut bar) = (Instant::now(), None);
+        let mut builder = Model::builder(&self.model).progress(|done| {
+            if begin.elapsed() > Duration::from_millis(500) {
+                let bar = bar.get_or_insert_with(|| progress::bar("loading", 1000));
+                bar.set_position((1000.0 * f64::from(done)) as u64);
+            }
+            true
+        });
+        if let Some(n) = self.n_gpu_layers {
+            builder = builder.n_gpu_layers(n);
+        }
+        let model = builder.load();
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        Ok(model?)
+    }
+}
 
 /// Finds what llama.cpp would have a less helpful message for.
 pub fn check_model(path: &Path) -> Result<()> {
@@ -26,4 +75,77 @@ pub fn check_model(path: &Path) -> Result<()> {
 pub fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// How keys are treated before they are quantized, and attention.
+#[derive(clap::Args)]
+pub struct KeyArgs {
+    /// Key scales: a file of `turboquant calibrate`, or auto for one in the user's cache, made at first use.
+    #[arg(long, value_name = "FILE|auto")]
+    kv_calib: Option<String>,
+    /// Key anchors: keys relative to means of the keys around. Auto: for turbo types.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Mode::Auto)]
+    kv_anchors: Mode,
+    /// Flash attention [also: -fa].
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Mode::Auto)]
+    flash_attn: Mode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    On,
+    Off,
+    Auto,
+}
+
+impl KeyArgs {
+    pub fn calibration(&self) -> Option<KvCalibration> {
+        self.kv_calib.as_deref().map(|value| match value {
+            "auto" => KvCalibration::Auto,
+            file => KvCalibration::File(file.into()),
+        })
+    }
+
+    pub fn anchors(&self) -> KvAnchors {
+        match self.kv_anchors {
+            Mode::On => KvAnchors::On,
+            Mode::Off => KvAnchors::Off,
+            Mode::Auto => KvAnchors::Auto,
+        }
+    }
+
+    pub fn flash_attention(&self) -> FlashAttention {
+        match self.flash_attn {
+            Mode::On => FlashAttention::On,
+            Mode::Off => FlashAttention::Off,
+            Mode::Auto => FlashAttention::Auto,
+        }
+    }
+}
+
+/// The types of K and V.
+#[derive(clap::Args)]
+pub struct TypeArgs {
+    /// Type of K, or TYPE,SELECTOR=TYPE,... with exceptions by KV layer: firstN, lastN, N, N-M [default: f16]
+    /// [also: -ctk].
+    #[arg(long, value_name = "TYPE")]
+    cache_type_k: Option<CachePolicy>,
+    /// Type of V, likewise [default: f16] [also: -ctv].
+    #[arg(long, value_name = "TYPE")]
+    cache_type_v: Option<CachePolicy>,
+    /// Types of K and V together: k3v2, k4v2, k4v3, k4v4 or quality.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["cache_type_k", "cache_type_v"])]
+    kv_preset: Option<KvPreset>,
+}
+
+impl TypeArgs {
+    /// Of K and V.
+    pub fn types(&self) -> (CachePolicy, CachePolicy) {
+        if let Some(preset) = self.kv_preset {
+            let (k, v) = preset.types();
+            return (k.into(), v.into());
+        }
+        let policy = |policy: &Option<CachePolicy>| policy.clone().unwrap_or(CacheType::F16.into());
+        (policy(&self.cache_type_k), policy(&self.cache_type_v))
+    }
 }

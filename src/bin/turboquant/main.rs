@@ -5,6 +5,7 @@ mod calibrate;
 mod info;
 mod log;
 mod progress;
+mod run;
 mod table;
 
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Info(info::Args),
+    Run(run::Args),
     Calibrate(calibrate::Args),
 }
 
@@ -33,16 +35,25 @@ fn main() -> ExitCode {
     let cli = Cli::parse_from(long_options(std::env::args_os()));
     let result = check_simd().and_then(|()| match cli.verb {
         Verb::Info(args) => info::run(&args),
+        Verb::Run(args) => run::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // What reads us has enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            progress::message(&format!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast::<Exit>() {
+            Ok(exit) => {
+                if !exit.message.is_empty() {
+                    progress::message(&format!("error: {}", exit.message));
+                }
+                ExitCode::from(exit.code)
+            }
+            Err(error) => {
+                progress::message(&format!("error: {error:#}"));
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
@@ -52,6 +63,34 @@ fn check_simd() -> Result<()> {
     kernels::select(asked.as_deref())?;
     Ok(())
 }
+
+/// An end with a code of its own.
+#[derive(Debug)]
+struct Exit {
+    code: u8,
+    /// Empty: none.
+    message: String,
+}
+
+impl Exit {
+    /// The command line is not what it should be.
+    fn usage(message: impl Into<String>) -> anyhow::Error {
+        Self { code: 2, message: message.into() }.into()
+    }
+
+    /// Ctrl-C, as shells tell it.
+    fn interrupted() -> anyhow::Error {
+        Self { code: 130, message: String::new() }.into()
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Exit {}
 
 /// Writes data to stdout.
 fn print(text: &str) -> Result<()> {
