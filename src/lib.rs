@@ -28,6 +28,7 @@
 //! | [`attention`] | flash attention over turbo caches on the CPU | |
 //! | [`rows`] | coding rows, checked, on all cores: where to begin | |
 //! | [`calibrate`] | scales of key channels, fitted to captured queries, keys and values | |
+//! | `eval` | what cache types cost in quality: divergence, perplexity | `llama` |
 //! | `capi` | the `tq_*` functions of `turboquant.h`, and those that ggml calls | `capi` |
 //! | `llama` | llama.cpp with the types: a safe API, bindings and the tools' entry points | `llama` |
 //!
@@ -52,6 +53,8 @@ pub mod calibrate;
 #[cfg(feature = "capi")]
 pub mod capi;
 pub mod codec;
+#[cfg(feature = "llama")]
+pub mod eval;
 pub mod kernels;
 #[cfg(feature = "llama")]
 pub mod llama;

@@ -95,6 +95,7 @@ fn info_tells_of_a_model() {
 fn models_that_are_none_are_refused_by_every_verb() {
     let folder = Folder::new(64);
     let model = std::fs::read(folder.model()).expect("written");
+    let text = folder.write("text.txt", "words ".repeat(1000));
     let cases = [
         (folder.path("nothing.gguf"), "nothing.gguf"),
         (folder.path(""), "is a folder"),
@@ -106,6 +107,7 @@ fn models_that_are_none_are_refused_by_every_verb() {
     for (file, word) in &cases {
         assert_error(&turboquant(&["info", file]), 1, &[word]);
         assert_error(&turboquant(&["run", "-m", file, "-p", "Hello"]), 1, &[word]);
+        assert_error(&turboquant(&["eval", "-m", file, "-f", &text]), 1, &[word]);
     }
 }
 
@@ -173,6 +175,61 @@ fn run_refuses_what_is_no_prompt() {
     assert_error(&run(&["-p", "a", "-ctv", "turbo4", "-fa", "off"]), 1, &["flash attention"]);
     assert_error(&run(&["-p", "a", "--system-prompt", "b"]), 1, &["chat template"]);
     assert_error(&run(&["-p", "a", "--kv-calib", &bad]), 1, &["bad.txt"]);
+}
+
+/// A column of CSV by its name, without quotes in it.
+fn column<'a>(csv: &'a str, name: &str) -> Vec<&'a str> {
+    let mut lines = csv.lines();
+    let header = lines.next().expect("a header");
+    let index = header.split(',').position(|cell| cell == name).expect("a column");
+    lines.map(|line| line.split(',').nth(index).expect("a cell")).collect()
+}
+
+#[test]
+fn eval_compares_pairs() {
+    let folder = Folder::new(64);
+    let text = folder.write("text.txt", common::TEXT.repeat(2));
+    let model = smollm2();
+    let base = ["eval", "-m", &model, "-f", &text, "--ctx", "128", "--chunks", "1", "--format"];
+    let pairs = ["--pairs", "turbo4/turbo3", "turbo2"];
+    let ran = turboquant(&[&base[..], &["csv"], &pairs].concat());
+    ran.assert_success();
+    assert_eq!(column(&ran.stdout, "K / V"), ["f16 / f16", "turbo4 / turbo3", "turbo2 / turbo2"]);
+    assert_eq!(column(&ran.stdout, "bits per value"), ["16.00", "3.88", "2.38"]);
+    let kld: Vec<f64> =
+        column(&ran.stdout, "mean KLD").iter().map(|x| x.parse().expect("a number")).collect();
+    assert_eq!(kld[0], 0.0);
+    assert!(0.0 < kld[1] && kld[1] < 0.2 && 2.0 * kld[1] < kld[2], "{kld:?}");
+    assert!(ran.stderr.contains("63 tokens scored"), "{}", ran.stderr);
+
+    let ran = turboquant(&[&base[..], &["json", "--pairs", "f16"]].concat());
+    ran.assert_success();
+    for word in
+        ["\"version\"", "\"kernels\"", "\"ctx_size\": 128", "\"k\": \"f16\"", "\"mean_kld\""]
+    {
+        assert!(ran.stdout.contains(word), "no {word}: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn eval_refuses_what_it_cannot_measure() {
+    let folder = Folder::new(80);
+    let (model, text) = (folder.model(), folder.write("text.txt", "a".repeat(510)));
+    let bad = folder.write("bad.txt", [0xff]);
+    let eval = |args: &[&str]| turboquant(&[&["eval", "-m", &model], args].concat());
+    // BOS, a space, and a token a byte: 512.
+    let f16 = ["--pairs", "f16"];
+    eval(&[&["-f", &text], &f16[..]].concat()).assert_success();
+    let short = eval(&[&["-f", &text, "-c", "513"], &f16[..]].concat());
+    assert_error(&short, 1, &["512 tokens, one chunk 513"]);
+    assert_error(&eval(&["-f", &bad, "--pairs", "f16"]), 1, &["not UTF-8"]);
+    assert_error(
+        &eval(&["-f", &text, "--pairs", "turbo4/f16"]),
+        1,
+        &["turbo4 / f16", "64", "use f16"],
+    );
+    assert_error(&eval(&["-f", &text, "--pairs", "turbo4+f16"]), 2, &["turbo4+f16"]);
+    assert_error(&eval(&[]), 2, &["--file"]);
 }
 
 /// Ctrl-C while an answer comes: what there is stays, with the last line; the code is that of shells.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 use llama_turboquant::llama::{
     CachePolicy, CacheType, FlashAttention, KvAnchors, KvCalibration, KvPreset, Model,
+    ParseCacheTypeError,
 };
 
 use crate::log::{self, Errors};
@@ -99,6 +100,21 @@ enum Mode {
 }
 
 impl KeyArgs {
+    /// As on the command line.
+    pub fn calibration_name(&self) -> Option<&str> {
+        self.kv_calib.as_deref()
+    }
+
+    /// As on the command line.
+    pub fn anchors_name(&self) -> String {
+        format!("{:?}", self.kv_anchors).to_lowercase()
+    }
+
+    /// As on the command line.
+    pub fn flash_attention_name(&self) -> String {
+        format!("{:?}", self.flash_attn).to_lowercase()
+    }
+
     pub fn calibration(&self) -> Option<KvCalibration> {
         self.kv_calib.as_deref().map(|value| match value {
             "auto" => KvCalibration::Auto,
@@ -148,4 +164,37 @@ impl TypeArgs {
         let policy = |policy: &Option<CachePolicy>| policy.clone().unwrap_or(CacheType::F16.into());
         (policy(&self.cache_type_k), policy(&self.cache_type_v))
     }
+}
+
+/// Types of K and V, to compare with others.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    pub k: CachePolicy,
+    pub v: CachePolicy,
+}
+
+impl std::fmt::Display for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} / {}", self.k, self.v)
+    }
+}
+
+impl std::str::FromStr for Pair {
+    type Err = ParseCacheTypeError;
+
+    /// `K/V`, or one type for both.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (k, v) = text.split_once('/').unwrap_or((text, text));
+        Ok(Self { k: k.trim().parse()?, v: v.trim().parse()? })
+    }
+}
+
+/// Several pairs.
+#[derive(clap::Args)]
+pub struct PairArgs {
+    /// Types of K and V: K/V or one for both, as many as you like; with exceptions as -ctk takes them.
+    #[arg(long, value_name = "K/V", num_args = 1.., default_values = [
+        "q8_0/q8_0", "q8_0/turbo4", "turbo4/turbo4", "turbo4/turbo3", "turbo3/turbo3", "turbo2/turbo2", "q4_0/q4_0",
+    ])]
+    pub pairs: Vec<Pair>,
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod calibrate;
+mod eval;
 mod info;
 mod log;
 mod progress;
@@ -28,6 +29,7 @@ struct Cli {
 enum Verb {
     Info(info::Args),
     Run(run::Args),
+    Eval(eval::Args),
     Calibrate(calibrate::Args),
 }
 
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let result = check_simd().and_then(|()| match cli.verb {
         Verb::Info(args) => info::run(&args),
         Verb::Run(args) => run::run(&args),
+        Verb::Eval(args) => eval::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
     });
     match result {

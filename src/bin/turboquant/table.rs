@@ -1,6 +1,15 @@
-//! Tables of results.
+//! Tables of results, for people and for programs.
 
 use comfy_table::{CellAlignment, presets};
+
+/// What a table looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+    Csv,
+    Md,
+}
 
 /// Rows of as many cells as the header has.
 pub struct Table {
@@ -30,5 +39,35 @@ impl Table {
         table.add_rows(&self.rows);
         // Without the space that ends each line.
         table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+
+    /// RFC 4180, with line feeds.
+    pub fn csv(&self) -> String {
+        let quoted = |cell: &str| match cell.contains([',', '"', '\n']) {
+            true => format!("\"{}\"", cell.replace('"', "\"\"")),
+            false => cell.to_owned(),
+        };
+        self.lines(|cells| cells.map(quoted).collect::<Vec<_>>().join(","), None)
+    }
+
+    /// GitHub's Markdown.
+    pub fn markdown(&self) -> String {
+        let escaped = |cell: &str| cell.replace('|', "\\|");
+        let rule = format!("|{}", "---|".repeat(self.header.len()));
+        let line = |cells: &mut dyn Iterator<Item = &str>| {
+            format!("| {} |", cells.map(escaped).collect::<Vec<_>>().join(" | "))
+        };
+        self.lines(line, Some(&rule))
+    }
+
+    fn lines(
+        &self,
+        line: impl Fn(&mut dyn Iterator<Item = &str>) -> String,
+        rule: Option<&str>,
+    ) -> String {
+        let mut text = line(&mut self.header.iter().map(String::as_str)) + "\n";
+        text.extend(rule.map(|rule| format!("{rule}\n")));
+        text.extend(self.rows.iter().map(|row| line(&mut row.iter().map(String::as_str)) + "\n"));
+        text
     }
 }

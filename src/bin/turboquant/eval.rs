@@ -1,0 +1,153 @@
+//! `turboquant eval`: what cache types cost in quality.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use llama_turboquant::eval::{EvalOptions, Evaluation, PairScore, evaluate};
+use llama_turboquant::kernels;
+use llama_turboquant::llama::{GGML, LLAMA_CPP, Model, cpu, features};
+use serde_json::{Value, json};
+
+use crate::args::{KeyArgs, ModelArgs, PairArgs, read_text};
+use crate::table::{Format, Table};
+use crate::{info, progress};
+
+/// Measure what cache types cost in quality: divergence from f16 caches, and perplexity, over a text.
+///
+/// The text is cut into chunks of the context's size, of each the second half is scored, as llama-perplexity does.
+/// Divergence is the KL divergence of predictions from those with f16 caches, in nats; top-1 is how often the most
+/// likely token is the same.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The text, UTF-8, of one chunk or more.
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    pairs: PairArgs,
+    /// Tokens of a chunk.
+    #[arg(short, long, visible_alias = "ctx", value_name = "N", default_value_t = 512,
+        value_parser = clap::value_parser!(u32).range(16..=1 << 24))]
+    ctx_size: u32,
+    /// Chunks of the text, if it has as many; 0: all.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    chunks: usize,
+    #[command(flatten)]
+    keys: KeyArgs,
+    /// What to print: a table, JSON, CSV, or a Markdown table.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    format: Format,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let text = read_text(&args.file)?;
+    let model = args.model.load()?;
+    let begin = Instant::now();
+
+    let mut options = EvalOptions::default();
+    options.n_ctx = args.ctx_size;
+    options.n_chunks = if args.chunks == 0 { usize::MAX } else { args.chunks };
+    options.n_threads = args.model.threads;
+    options.anchors = args.keys.anchors();
+    options.calibration = args.keys.calibration();
+    options.flash_attention = args.keys.flash_attention();
+    let pairs: Vec<_> = args.pairs.pairs.iter().map(|p| (p.k.clone(), p.v.clone())).collect();
+    let mut bar = None;
+    let result = evaluate(&model, &text, &pairs, &options, |at| {
+        let bar = bar.get_or_insert_with(|| progress::bar("evaluating", at.total as u64));
+        bar.set_position(at.done as u64);
+        true
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let evaluation = result?;
+    progress::message(&format!(
+        "chunks of {1} tokens: {0}, {2} tokens scored, {3:.1} s",
+        evaluation.n_chunks,
+        args.ctx_size,
+        evaluation.reference.summary.n,
+        begin.elapsed().as_secs_f64()
+    ));
+    crate::print(&match args.format {
+        Format::Table => table(&evaluation).text(),
+        Format::Csv => table(&evaluation).csv(),
+        Format::Md => table(&evaluation).markdown(),
+        Format::Json => format!("{:#}\n", json(args, &model, &evaluation)),
+    })
+}
+
+fn scores(evaluation: &Evaluation) -> impl Iterator<Item = &PairScore> {
+    std::iter::once(&evaluation.reference).chain(&evaluation.pairs)
+}
+
+fn table(evaluation: &Evaluation) -> Table {
+    let mut table = Table::new([
+        "K / V",
+        "bits per value",
+        "KV MiB",
+        "PPL",
+        "mean KLD",
+        "+-",
+        "99% KLD",
+        "top-1 %",
+    ]);
+    for score in scores(evaluation) {
+        let summary = &score.summary;
+        table.row([
+            format!("{} / {}", score.k, score.v),
+            format!("{:.2}", score.bits_per_value),
+            format!("{:.2}", mib(score)),
+            format!("{:.3}", summary.ppl),
+            format!("{:.4}", summary.mean_kld),
+            format!("{:.4}", summary.mean_kld_error),
+            format!("{:.4}", summary.kld_99),
+            format!("{:.1}", 100.0 * summary.same_top),
+        ]);
+    }
+    table
+}
+
+/// All that is needed to repeat it.
+fn json(args: &Args, model: &Model, evaluation: &Evaluation) -> Value {
+    let score = |score: &PairScore| {
+        json!({
+            "k": score.k.to_string(),
+            "v": score.v.to_string(),
+            "bits_per_value": score.bits_per_value,
+            "kv_mib": mib(score),
+            "ppl": score.summary.ppl,
+            "mean_kld": score.summary.mean_kld,
+            "mean_kld_error": score.summary.mean_kld_error,
+            "kld_99": score.summary.kld_99,
+            "max_kld": score.summary.max_kld,
+            "same_top": score.summary.same_top,
+        })
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": info::commit(),
+        "llama_cpp": { "commit": LLAMA_CPP, "ggml": GGML },
+        "cpu": cpu().map(|cpu| cpu.description),
+        "features": features(),
+        "kernels": kernels::active().name,
+        "model": { "file": args.model.model.display().to_string(), "description": model.description() },
+        "settings": {
+            "text": args.file.display().to_string(),
+            "ctx_size": args.ctx_size,
+            "chunks": evaluation.n_chunks,
+            "scored": evaluation.reference.summary.n,
+            "threads": args.model.threads,
+            "kv_anchors": args.keys.anchors_name(),
+            "kv_calib": args.keys.calibration_name(),
+            "flash_attn": args.keys.flash_attention_name(),
+        },
+        "results": scores(evaluation).map(score).collect::<Vec<_>>(),
+    })
+}
+
+fn mib(score: &PairScore) -> f64 {
+    score.memory.kv() as f64 / f64::from(1 << 20)
+}
