@@ -232,6 +232,39 @@ fn eval_refuses_what_it_cannot_measure() {
     assert_error(&eval(&[]), 2, &["--file"]);
 }
 
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let ran = turboquant(&["completions", shell]);
+        ran.assert_success();
+        assert!(ran.stdout.contains("turboquant"), "{shell}: {}", ran.text());
+    }
+    for (args, word) in
+        [(&["man"][..], "turboquant\\-calibrate"), (&["man", "run"], "\\-\\-kv\\-anchors")]
+    {
+        let ran = turboquant(args);
+        ran.assert_success();
+        assert!(ran.stdout.starts_with(".ie") && ran.stdout.contains(word), "{}", ran.text());
+    }
+    assert_error(&turboquant(&["completions", "tcsh"]), 2, &["tcsh", "bash"]);
+    assert_error(&turboquant(&["man", "nothing"]), 2, &["nothing"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(TURBOQUANT)
+        .args(["completions", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
 /// Ctrl-C while an answer comes: what there is stays, with the last line; the code is that of shells.
 #[cfg(unix)]
 #[test]

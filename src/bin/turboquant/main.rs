@@ -2,6 +2,7 @@
 
 mod args;
 mod calibrate;
+mod completions;
 mod eval;
 mod info;
 mod log;
@@ -31,6 +32,8 @@ enum Verb {
     Run(run::Args),
     Eval(eval::Args),
     Calibrate(calibrate::Args),
+    Completions(completions::Args),
+    Man(completions::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,8 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => completions::man(&args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
