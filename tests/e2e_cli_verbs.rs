@@ -106,6 +106,7 @@ fn models_that_are_none_are_refused_by_every_verb() {
     ];
     for (file, word) in &cases {
         assert_error(&turboquant(&["info", file]), 1, &[word]);
+        assert_error(&turboquant(&["plan", file]), 1, &[word]);
         assert_error(&turboquant(&["run", "-m", file, "-p", "Hello"]), 1, &[word]);
         assert_error(&turboquant(&["eval", "-m", file, "-f", &text]), 1, &[word]);
     }
@@ -230,6 +231,40 @@ fn eval_refuses_what_it_cannot_measure() {
     );
     assert_error(&eval(&["-f", &text, "--pairs", "turbo4+f16"]), 2, &["turbo4+f16"]);
     assert_error(&eval(&[]), 2, &["--file"]);
+}
+
+#[test]
+fn plan_says_what_fits() {
+    let model = smollm2();
+    let base = ["plan", &model, "--pairs", "turbo4/turbo4", "-c", "512", "4096", "--format", "csv"];
+    let ran = turboquant(&[&base[..], &["--memory", "16G"]].concat());
+    ran.assert_success();
+    assert_eq!(column(&ran.stdout, "K / V"), ["f16 / f16", "turbo4 / turbo4"]);
+    // 30 layers of 192 values for K and V each.
+    assert_eq!(column(&ran.stdout, "512"), ["11.2", "3.1"]);
+    assert_eq!(column(&ran.stdout, "4096"), ["90.0", "24.6"]);
+    assert_eq!(column(&ran.stdout, "longest context"), ["8192", "8192"]);
+
+    let longest = |memory| {
+        let ran = turboquant(&[&base[..], &["--memory", memory]].concat());
+        ran.assert_success();
+        let cells = column(&ran.stdout, "longest context");
+        cells.iter().map(|n| n.parse().unwrap_or(0)).collect::<Vec<u32>>()
+    };
+    let fits = longest("260M");
+    assert!(fits[0] < fits[1] && fits[1] <= 8192, "{fits:?}");
+    assert_eq!(longest("50M"), [0, 0]);
+
+    let folder = Folder::new(80);
+    let ran = turboquant(&["plan", &folder.model(), "--pairs", "turbo4"]);
+    ran.assert_success();
+    assert!(ran.stdout.contains("multiple of 64"), "{}", ran.stdout);
+    assert_eq!(
+        turboquant(&["plan", "-m", &folder.model(), "--pairs", "turbo4"]).stdout,
+        ran.stdout
+    );
+    let bad = turboquant(&["plan", &model, "--memory", "lots"]);
+    assert_error(&bad, 2, &["lots", "16G"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod completions;
 mod eval;
 mod info;
 mod log;
+mod plan;
 mod progress;
 mod run;
 mod table;
@@ -31,6 +32,7 @@ enum Verb {
     Info(info::Args),
     Run(run::Args),
     Eval(eval::Args),
+    Plan(plan::Args),
     Calibrate(calibrate::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Info(args) => info::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Eval(args) => eval::run(&args),
+        Verb::Plan(args) => plan::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => completions::man(&args),
