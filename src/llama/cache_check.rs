@@ -53,6 +53,10 @@ struct Request<'a> {
 impl Request<'_> {
     fn check(&self, shape: &CacheShape) -> Result<(), CacheError> {
         let (k, v) = (self.k.base(), self.v.base());
+        // Each side first: a type that the model cannot have is no way out of what they must be together.
+        for (side, policy) in [(KeysOrValues::Keys, self.k), (KeysOrValues::Values, self.v)] {
+            self.check_side(shape, side, &policy.types(shape.layers.len())?)?;
+        }
         if (self.k.has_exceptions() || self.v.has_exceptions())
             && (shape.latent || shape.own_attention)
         {
@@ -60,9 +64,6 @@ impl Request<'_> {
         }
         if shape.same_types && k != v {
             return Err(CacheError::TypesDiffer { k, v });
-        }
-        for (side, policy) in [(KeysOrValues::Keys, self.k), (KeysOrValues::Values, self.v)] {
-            self.check_side(shape, side, &policy.types(shape.layers.len())?)?;
         }
         Ok(())
     }

@@ -126,7 +126,7 @@ pub enum CacheError {
         instead: CacheType,
     },
     /// Latent attention keeps K and V in one tensor.
-    #[error("this model needs K and V of one type, not {k} and {v}")]
+    #[error("this model needs K and V of one type, not {k} and {v}: use {k} for both")]
     TypesDiffer { k: CacheType, v: CacheType },
     /// The graph writes one cache for all layers.
     #[error("the KV cache of this model has one type for all layers: no exceptions are possible")]

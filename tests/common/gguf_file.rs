@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-const ALIGNMENT: usize = 32; // of every file without the key general.alignment
+pub const ALIGNMENT: usize = 32; // of every file without the key general.alignment
 
 /// A file's parts, in their order.
 pub struct Gguf {
@@ -71,23 +71,13 @@ impl Gguf {
     }
 
     pub fn write(&self, path: &Path) {
-        let mut file = b"GGUF".to_vec();
-        file.extend(3u32.to_le_bytes());
-        file.extend((self.tensors.len() as u64).to_le_bytes());
-        file.extend((self.metadata.len() as u64).to_le_bytes());
-        for (key, value) in &self.metadata {
-            file.extend(string(key));
-            file.extend(value);
-        }
-        let mut offset = 0;
-        for tensor in &self.tensors {
-            file.extend(string(&tensor.name));
-            file.extend((tensor.shape.len() as u32).to_le_bytes());
-            file.extend(tensor.shape.iter().flat_map(|n| n.to_le_bytes()));
-            file.extend(tensor.type_id.to_le_bytes());
-            file.extend((offset as u64).to_le_bytes());
-            offset += tensor.data.len().next_multiple_of(ALIGNMENT);
-        }
+        let infos = self.tensors.iter().map(|tensor| Info {
+            name: &tensor.name,
+            shape: &tensor.shape,
+            type_id: tensor.type_id,
+            size: tensor.data.len() as u64,
+        });
+        let mut file = head(&self.metadata, infos);
         for tensor in &self.tensors {
             file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
             file.extend(&tensor.data);
@@ -95,6 +85,40 @@ impl Gguf {
         file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
         std::fs::write(path, file).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
+}
+
+/// A tensor without its data.
+pub struct Info<'a> {
+    pub name: &'a str,
+    pub shape: &'a [u64],
+    pub type_id: u32,
+    /// Bytes of its data.
+    pub size: u64,
+}
+
+/// What comes before the tensors' data, but for the padding.
+pub fn head<'a>(
+    metadata: &[(String, Vec<u8>)],
+    tensors: impl ExactSizeIterator<Item = Info<'a>>,
+) -> Vec<u8> {
+    let mut file = b"GGUF".to_vec();
+    file.extend(3u32.to_le_bytes());
+    file.extend((tensors.len() as u64).to_le_bytes());
+    file.extend((metadata.len() as u64).to_le_bytes());
+    for (key, value) in metadata {
+        file.extend(string(key));
+        file.extend(value);
+    }
+    let mut offset = 0u64;
+    for tensor in tensors {
+        file.extend(string(tensor.name));
+        file.extend((tensor.shape.len() as u32).to_le_bytes());
+        file.extend(tensor.shape.iter().flat_map(|n| n.to_le_bytes()));
+        file.extend(tensor.type_id.to_le_bytes());
+        file.extend(offset.to_le_bytes());
+        offset += tensor.size.next_multiple_of(ALIGNMENT as u64);
+    }
+    file
 }
 
 pub fn string(s: &str) -> Vec<u8> {

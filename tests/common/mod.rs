@@ -9,6 +9,7 @@ pub mod gguf;
 pub mod gguf_file;
 pub mod latent;
 pub mod models;
+pub mod outline;
 pub mod process;
 pub mod state;
 pub mod stats;

@@ -1,5 +1,7 @@
 //! `turboquant plan`: what fits into memory.
 
+mod recommend;
+
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -10,10 +12,13 @@ use crate::args::{KeyArgs, Pair, PairArgs, check_model};
 use crate::log::{self, Errors};
 use crate::table::{Format, Table};
 
+use recommend::Advice;
+
 /// Show what a model's cache takes, by cache types and context, and the longest context that fits.
 ///
 /// Nothing is loaded or allocated: llama.cpp is asked what it would take. The longest context is that of which weights,
-/// cache and buffers for computing fit together, at most the training context.
+/// cache and buffers for computing fit together, at most the training context. For each context the most precise pair
+/// that fits is recommended, of those whose quality was measured.
 #[derive(clap::Args)]
 pub struct Args {
     /// The model, a GGUF file [also: -m MODEL].
@@ -120,6 +125,10 @@ fn text(rows: &[Row], contexts: &[u32], memory: u64) -> String {
             text += &format!("\n{}: {reason}\n", row.pair);
         }
     }
+    text.push('\n');
+    for (index, &n_ctx) in contexts.iter().enumerate() {
+        text.extend(Advice::new(rows, index, memory).map(|advice| advice.text(n_ctx)));
+    }
     text
 }
 
@@ -162,7 +171,14 @@ fn json(rows: &[Row], contexts: &[u32], memory: u64) -> Value {
             "error": reason.to_string(),
         }),
     };
-    json!({ "memory": memory, "pairs": rows.iter().map(row).collect::<Vec<_>>() })
+    let advice = |(index, &n_ctx): (usize, &u32)| {
+        Advice::new(rows, index, memory).map_or(Value::Null, |advice| advice.json(n_ctx))
+    };
+    json!({
+        "memory": memory,
+        "pairs": rows.iter().map(row).collect::<Vec<_>>(),
+        "recommended": contexts.iter().enumerate().map(advice).collect::<Vec<_>>(),
+    })
 }
 
 /// `16G`, `1.5GiB`, `800M`, or bytes.
