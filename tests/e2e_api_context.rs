@@ -10,7 +10,7 @@ use std::thread;
 use llama_turboquant::llama::CacheType::{F16, Q8_0, Turbo2, Turbo3, Turbo4};
 use llama_turboquant::llama::{
     Batch, CacheError, CachePolicy, CacheType, Context, ContextError, DecodeError, FlashAttention,
-    KvAnchors, KvCalibration, OutputError, SequenceError,
+    KvAnchors, KvCalibration, OutputError, SequenceError, free_memory,
 };
 
 use common::TEXT;
@@ -76,6 +76,21 @@ fn what_llama_cpp_would_abort_on_is_an_error() {
     );
     assert_eq!(context.seq_len(0), 2, "the cache is as it was");
     assert_eq!(context.last_logits(), Err(OutputError::None { index: 0 }));
+}
+
+#[test]
+fn a_context_that_cannot_fit_is_refused_before_it_is_allocated() {
+    let free = free_memory().expect("the system says");
+    // 23,040 bytes per token in f16.
+    for n_ctx in [u32::try_from(free / 22_000).expect("not that many"), 1 << 30] {
+        let huge = params().n_ctx(n_ctx).cache_types(F16, F16);
+        let error = Context::new(smollm2(), &huge).expect_err("there is no room");
+        let ContextError::Memory { needed, free, longest, .. } = error else { panic!("{error}") };
+        assert!(needed > free);
+        assert_eq!(longest, Some(8192), "as in training");
+        let text = error.to_string();
+        assert!(text.contains(&n_ctx.to_string()) && text.contains("8192 tokens fit"), "{text}");
+    }
 }
 
 #[test]

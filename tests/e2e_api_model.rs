@@ -44,6 +44,8 @@ fn what_is_no_model_is_an_error_with_the_reason() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let missing = Model::load(dir.path().join("none.gguf")).expect_err("not there");
     assert!(matches!(missing, ModelError::NoFile { .. }), "{missing}");
+    let folder = Model::load(dir.path()).expect_err("not a file");
+    assert!(matches!(folder, ModelError::Folder { .. }), "{folder}");
 
     let garbage = dir.path().join("garbage.gguf");
     fs::write(&garbage, [7u8; 4096]).expect("a file");

@@ -176,6 +176,8 @@ fn run_refuses_what_is_no_prompt() {
     assert_error(&run(&["-p", "a", "-ctv", "turbo4", "-fa", "off"]), 1, &["flash attention"]);
     assert_error(&run(&["-p", "a", "--system-prompt", "b"]), 1, &["chat template"]);
     assert_error(&run(&["-p", "a", "--kv-calib", &bad]), 1, &["bad.txt"]);
+    let huge = turboquant(&["run", "-m", &smollm2(), "-p", "a", "-c", "16777216"]);
+    assert_error(&huge, 1, &["16777216 tokens", "GiB are free", "8192 tokens fit"]);
 }
 
 /// A column of CSV by its name, without quotes in it.
@@ -309,7 +311,20 @@ fn an_interrupted_answer_ends_cleanly() {
     let model = smollm2();
     assert!(Path::new(&model).is_file());
     let mut child = Command::new(TURBOQUANT)
-        .args(["run", "-m", &model, "-p", "Count to a thousand.", "--raw", "-c", "8192", "-t", "1"])
+        .args([
+            "run",
+            "-m",
+            &model,
+            "-p",
+            "Count to a thousand.",
+            "--raw",
+            "-c",
+            "8192",
+            "-t",
+            "1",
+            "--seed",
+            "1",
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

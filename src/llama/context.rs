@@ -14,7 +14,7 @@ use super::ffi::{fenced, path_to_c};
 use super::lora::Lora;
 use super::model::Model;
 use super::sys::{self, fence};
-use super::{SeqId, Token, log};
+use super::{SeqId, Token, log, memory_check};
 
 /// A context of a model, which it keeps alive.
 ///
@@ -38,8 +38,8 @@ pub struct Context {
 unsafe impl Send for Context {}
 
 impl Context {
-    /// Creates a context. Errors: [`ContextError`]; cache types that the model cannot have are found before
-    /// anything is allocated.
+    /// Creates a context. Errors: [`ContextError`]; cache types that the model cannot have, and sizes that the machine has
+    /// no memory for, are found before anything is allocated.
     pub fn new(model: &Arc<Model>, params: &ContextParams) -> Result<Self, ContextError> {
         if model.vocab_only() {
             return Err(ContextError::VocabOnly);
@@ -47,6 +47,7 @@ impl Context {
         params.check()?;
         let flash = params.flash_attention != FlashAttention::Off;
         model.check_cache(&params.type_k, &params.type_v, flash)?;
+        memory_check::check(model, params)?;
 
         let layers =
             |text: String| (!text.is_empty()).then(|| CString::new(text).unwrap_or_default());

@@ -38,6 +38,9 @@ pub enum ModelError {
     #[error(transparent)]
     Path(#[from] PathError),
     /// Found before llama.cpp is asked.
+    #[error("{} is a folder, not a GGUF file", path.display())]
+    Folder { path: PathBuf },
+    /// Found before llama.cpp is asked.
     #[error("there is no file {}", path.display())]
     NoFile {
         /// Where it should be.
@@ -154,6 +157,17 @@ pub enum ContextError {
     /// The model was loaded without weights.
     #[error("the model has its vocabulary alone: load it without vocab_only")]
     VocabOnly,
+    /// The caches and the buffers for computing are larger than the memory that is free.
+    #[error("{}", no_room(*n_ctx, *needed, *free, *longest))]
+    Memory {
+        n_ctx: u32,
+        /// Bytes, at least.
+        needed: u64,
+        /// Bytes, swap included.
+        free: u64,
+        /// The longest context, up to that of training, with the other parameters as they are. None: no context fits.
+        longest: Option<u32>,
+    },
     /// llama.cpp would not.
     #[error("cannot create a context: {reason}")]
     Create {
@@ -162,6 +176,17 @@ pub enum ContextError {
     },
     #[error(transparent)]
     Exception(#[from] Exception),
+}
+
+fn no_room(n_ctx: u32, needed: u64, free: u64, longest: Option<u32>) -> String {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let (needed, free) = (gib(needed), gib(free));
+    let text =
+        format!("a context of {n_ctx} tokens takes {needed:.1} GiB, and {free:.1} GiB are free");
+    match longest {
+        Some(longest) => format!("{text}: {longest} tokens fit, or more with smaller cache types"),
+        None => format!("{text}: with these parameters not even the shortest fits"),
+    }
 }
 
 /// Why a text has no tokens, or tokens no text.

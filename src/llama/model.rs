@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,12 +29,21 @@ pub struct KvLayer {
     pub sliding_window: bool,
 }
 
+/// Where a model is from, and how much of it is there.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub path: PathBuf,
+    pub vocab_only: bool,
+    /// Tensors have no memory.
+    pub no_alloc: bool,
+}
+
 /// A model: weights and vocabulary. Contexts share it; it lives as long as the last of them.
 pub struct Model {
     raw: NonNull<sys::llama_model>,
     shape: CacheShape,
     n_ctx_train: u32,
-    vocab_only: bool,
+    origin: Origin,
     /// Held while llama.cpp changes the model: when contexts and adapters come and go.
     changing: Mutex<()>,
 }
@@ -199,8 +208,22 @@ impl Model {
         &self.shape
     }
 
+    /// The file that it was loaded from. Of a file in parts, the first.
+    pub fn path(&self) -> &Path {
+        &self.origin.path
+    }
+
+    /// Whether attention is latent (MLA): values are a part of keys.
+    pub(super) fn is_latent(&self) -> bool {
+        self.shape.latent
+    }
+
+    pub(super) fn no_alloc(&self) -> bool {
+        self.origin.no_alloc
+    }
+
     pub(super) fn vocab_only(&self) -> bool {
-        self.vocab_only
+        self.origin.vocab_only
     }
 
     /// To be held while llama.cpp changes the model.
@@ -236,13 +259,13 @@ pub(super) fn read_string(read: impl Fn(*mut c_char, usize) -> i32) -> Option<St
 }
 
 /// Takes over a model that was loaded, and reads what contexts ask of it.
-pub(super) fn loaded(raw: NonNull<sys::llama_model>, vocab_only: bool) -> Result<Model, Exception> {
+pub(super) fn loaded(raw: NonNull<sys::llama_model>, origin: Origin) -> Result<Model, Exception> {
     let mut model = Model {
         raw,
         shape: CacheShape::default(),
         // SAFETY: the model is loaded.
         n_ctx_train: unsafe { sys::llama_model_n_ctx_train(raw.as_ptr()) }.unsigned_abs(),
-        vocab_only,
+        origin,
         changing: Mutex::new(()),
     };
     let mut traits = fence::tq_model_traits::default();

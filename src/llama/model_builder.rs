@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::error::ModelError;
 use super::ffi::{fenced, path_to_c};
 use super::log;
-use super::model::{Model, loaded};
+use super::model::{Model, Origin, loaded};
 use super::sys::{self, fence};
 
 type Progress<'a> = Box<dyn FnMut(f32) -> bool + 'a>;
@@ -101,6 +101,9 @@ impl<'a> ModelBuilder<'a> {
     pub fn load(self) -> Result<Arc<Model>, ModelError> {
         let Self { path, progress, .. } = self;
         let file = path_to_c(&path)?;
+        if path.is_dir() {
+            return Err(ModelError::Folder { path });
+        }
         if !path.is_file() {
             return Err(ModelError::NoFile { path });
         }
@@ -133,7 +136,10 @@ impl<'a> ModelBuilder<'a> {
         let (status, reason) = log::errors_of(load);
         fenced(status)?;
         match NonNull::new(raw) {
-            Some(raw) => Ok(Arc::new(loaded(raw, self.vocab_only)?)),
+            Some(raw) => {
+                let (vocab_only, no_alloc) = (self.vocab_only, self.no_alloc);
+                Ok(Arc::new(loaded(raw, Origin { path, vocab_only, no_alloc })?))
+            }
             None if callback.stopped => Err(ModelError::Stopped { path }),
             None => Err(ModelError::Load { path, reason }),
         }

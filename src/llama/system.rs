@@ -2,6 +2,8 @@
 
 use std::ffi::{CStr, c_char};
 
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+
 use super::{log, sys};
 
 /// The commit of ggml-org/llama.cpp that is built, edits aside.
@@ -36,6 +38,18 @@ pub fn devices() -> Vec<Device> {
 /// The processor; None: the back end for it is not built in.
 pub fn cpu() -> Option<Device> {
     devices().into_iter().find(|device| device.is_cpu)
+}
+
+/// Bytes of the host's memory that are free or can be made so, swap included, within the limits of a container.
+/// None: the system does not say.
+pub fn free_memory() -> Option<u64> {
+    let refresh = MemoryRefreshKind::nothing().with_ram().with_swap();
+    let system = System::new_with_specifics(RefreshKind::nothing().with_memory(refresh));
+    // Of a container's memory all is free but what processes hold: files in it can be dropped.
+    let limit =
+        system.cgroup_limits().map_or(u64::MAX, |of| of.total_memory.saturating_sub(of.rss));
+    let free = system.available_memory().min(limit) + system.free_swap();
+    (system.total_memory() > 0).then_some(free)
 }
 
 fn device(index: usize) -> Device {
@@ -90,6 +104,7 @@ mod tests {
         let cpu = cpu().expect("the CPU back end is always built");
         assert!(cpu.backend == "CPU" && cpu.memory > 1 << 26, "{cpu:?}");
         assert_eq!(devices().iter().filter(|d| d.is_cpu).count(), 1);
+        assert!(free_memory().is_some_and(|free| free > 1 << 26), "{:?}", free_memory());
         assert!(features().iter().all(|f| !f.is_empty() && !f.contains([' ', ':', '|'])));
     }
 }

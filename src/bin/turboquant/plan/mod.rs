@@ -30,7 +30,7 @@ pub struct Args {
     pairs: PairArgs,
     /// Tokens of context, as many as you like [default: 4096, 32768 and the training context, up to that].
     #[arg(short, long, visible_alias = "ctx", value_name = "N", num_args = 1..,
-        value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+        value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     ctx_size: Vec<u32>,
     /// Memory for all: 16G, 800M [default: the machine's].
     #[arg(long, value_name = "SIZE", value_parser = bytes)]

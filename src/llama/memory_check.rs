@@ -1,0 +1,62 @@
+//! Whether a context fits into memory. Systems promise more than they have, and end the process that takes it.
+
+use super::context_params::ContextParams;
+use super::error::ContextError;
+use super::model::Model;
+use super::probe::ModelProbe;
+use super::system;
+
+/// Refuses a context that cannot fit. Where GPUs hold a part, their drivers refuse what does not.
+pub(super) fn check(model: &Model, params: &ContextParams) -> Result<(), ContextError> {
+    if model.no_alloc() || system::devices().iter().any(|device| !device.is_cpu) {
+        return Ok(());
+    }
+    let Some(free) = system::free_memory() else {
+        return Ok(());
+    };
+    let n_ctx = if params.n_ctx == 0 { model.n_ctx_train() } else { params.n_ctx };
+    let (least, most) = bounds(model, params, n_ctx);
+    // What is asked below takes longer than making a small context.
+    if most < free / 2 {
+        return Ok(());
+    }
+    // llama.cpp keeps some bytes for each cell of the caches even where nothing else is allocated: the question itself
+    // could be too large.
+    let probe = || ModelProbe::open(model.path());
+    let needed = match least > free {
+        true => least,
+        false => match probe().ok().and_then(|probe| probe.memory_use(params).ok()) {
+            Some(of) => of.total() - of.model,
+            // The file is gone: llama.cpp will say how it goes.
+            None => return Ok(()),
+        },
+    };
+    if needed <= free {
+        return Ok(());
+    }
+    // Weights are there already.
+    let longest = |probe: &ModelProbe| probe.longest_context(params, free + model.size()).ok();
+    let longest = probe().ok().as_ref().and_then(longest).flatten();
+    Err(ContextError::Memory { n_ctx, needed, free, longest })
+}
+
+/// Bytes that the caches take, at least and at most: layers with a sliding window may keep little or all.
+fn bounds(model: &Model, params: &ContextParams, n_ctx: u32) -> (u64, u64) {
+    let n_layer = model.kv_layers().len();
+    let types = |policy: &super::CachePolicy| policy.types(n_layer).unwrap_or_default();
+    let (of_k, of_v) = (types(&params.type_k), types(&params.type_v));
+    let (mut least, mut most) = (0.0, 0.0);
+    for ((layer, k), v) in model.kv_layers().iter().zip(of_k).zip(of_v) {
+        let k = f64::from(layer.head_dim_k) * f64::from(k.bits_per_value());
+        // With latent attention values are a part of keys.
+        let v = if model.is_latent() {
+            0.0
+        } else {
+            f64::from(layer.head_dim_v) * f64::from(v.bits_per_value())
+        };
+        let bytes = f64::from(n_ctx) * f64::from(layer.n_head_kv) * (k + v) / 8.0;
+        least += if layer.sliding_window { 0.0 } else { bytes };
+        most += bytes * 1.1; // anchors, and what rounds up
+    }
+    (least as u64, most as u64)
+}
