@@ -62,11 +62,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    Interrupt::new()?;
     let text = prompt::text(args.prompt.as_deref(), args.file.as_deref())?;
     let text = text.ok_or_else(|| Exit::usage("no prompt: give one with -p or -f"))?;
     let model = args.model.load()?;
     let tokens = prompt::tokens(&model, &text, args.raw, Vec::new())?;
-    Interrupt::new()?;
 
     let mut options = CompareOptions::default();
     options.n_predict = args.predict as usize;

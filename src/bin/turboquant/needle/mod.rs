@@ -95,10 +95,10 @@ impl Mode {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let interrupt = Interrupt::new()?;
     let text = args.file.as_deref().map_or_else(|| Ok(TEXT.to_owned()), read_text)?;
     args.plot.as_deref().map_or(Ok(()), plot::check_writable)?;
     let model = args.model.load()?;
-    let interrupt = Interrupt::new()?;
     let begin = Instant::now();
 
     let pairs: Vec<_> = args.pairs.iter().map(|p| (p.k.clone(), p.v.clone())).collect();

@@ -7,9 +7,7 @@ use llama_turboquant::eval::needle::{NeedleCell, NeedlePair};
 use plotters::element::{Rectangle, Text};
 use plotters::style::colors::colormaps::{ColorMap, ViridisRGB};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{
-    BLACK, Color, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle, WHITE,
-};
+use plotters::style::{BLACK, Color, FontTransform, IntoFont, RGBColor, TextStyle, WHITE};
 
 use super::{Area, write_svg};
 
@@ -127,8 +125,7 @@ fn colour(probability: f64) -> RGBColor {
 }
 
 fn fill(area: &Area<'_>, (x, y): (i32, i32), size: (i32, i32), colour: RGBColor) -> Result<()> {
-    let style = ShapeStyle::from(colour.filled());
-    Ok(area.draw(&Rectangle::new([(x, y), (x + size.0, y + size.1)], style))?)
+    Ok(area.draw(&Rectangle::new([(x, y), (x + size.0, y + size.1)], colour.filled()))?)
 }
 
 fn style(size: i32, colour: RGBColor) -> TextStyle<'static> {
