@@ -41,8 +41,6 @@ fn coarser_caches_are_further_from_the_reference() {
         assert!(json.get(key).is_some(), "no {key}: {json}");
     }
     assert_eq!(results.len(), 4);
-    let text = results[0]["text"].as_str().expect("a text");
-    assert!(text.contains("Paris"), "{text}");
     let n = results[0]["tokens"].as_array().expect("tokens").len();
     let klds: Vec<Vec<f64>> = results.iter().map(|result| numbers(&result["kld"])).collect();
     assert!(klds.iter().all(|kld| kld.len() == n), "a number for each of {n} tokens");

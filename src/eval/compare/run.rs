@@ -154,13 +154,28 @@ fn divergence(
     let vocab = model.vocab();
     let mut same = Vec::new();
     expected[..index].iter().try_for_each(|&token| vocab.piece_into(token, false, &mut same))?;
-    let text = |token: Token| -> Result<String, VocabError> {
-        Ok(String::from_utf8_lossy(&vocab.piece(token, true)?).into_owned())
-    };
+    let text = |token: Token| Ok::<_, VocabError>(readable(vocab.piece(token, true)?));
     Ok(Some(Divergence {
         index,
         byte: Utf8Stream::new().push(&same).len(),
         expected: text(expected[index])?,
         found: text(found[index])?,
     }))
+}
+
+/// A token's text; bytes, where it is a part of a character.
+fn readable(piece: Vec<u8>) -> String {
+    let bytes = |piece: Vec<u8>| piece.iter().map(|byte| format!("<0x{byte:02X}>")).collect();
+    String::from_utf8(piece).unwrap_or_else(|e| bytes(e.into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_characters_are_bytes() {
+        assert_eq!(readable(" é".into()), " é");
+        assert_eq!(readable(vec![0xe2, 0x82]), "<0xE2><0x82>");
+    }
 }
