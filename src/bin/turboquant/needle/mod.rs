@@ -154,6 +154,7 @@ fn json(args: &Args, model: &Model, found: &[NeedlePair]) -> Value {
         "keys": args.n_keys,
         "trials": args.trials,
         "seed": args.seed,
+        "beyond": args.beyond,
     });
     let pair = |pair: &NeedlePair| {
         let mean = |mode: NeedleMode| {
