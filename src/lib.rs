@@ -28,7 +28,7 @@
 //! | [`attention`] | flash attention over turbo caches on the CPU | |
 //! | [`rows`] | coding rows, checked, on all cores: where to begin | |
 //! | [`calibrate`] | scales of key channels, fitted to captured queries, keys and values | |
-//! | `eval` | what cache types cost in quality: divergence, perplexity | `llama` |
+//! | `eval` | what cache types cost in quality: divergence, perplexity, needles in long texts | `llama` |
 //! | `capi` | the `tq_*` functions of `turboquant.h`, and those that ggml calls | `capi` |
 //! | `llama` | llama.cpp with the types: a safe API, bindings and the tools' entry points | `llama` |
 //!

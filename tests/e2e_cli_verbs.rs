@@ -4,59 +4,9 @@
 mod common;
 
 use std::path::Path;
-use std::time::Duration;
 
-use common::gguf::{Tiny, write_tiny_model};
-use common::models;
+use common::cli::{Folder, LIMIT, TURBOQUANT, assert_error, column, smollm2, turboquant};
 use common::process::{Finished, run};
-
-const TURBOQUANT: &str = env!("CARGO_BIN_EXE_turboquant");
-const LIMIT: Duration = Duration::from_secs(120);
-
-fn turboquant(args: &[&str]) -> Finished {
-    run(TURBOQUANT, args, &[], LIMIT)
-}
-
-/// It said what is wrong in one line, and ended with this code.
-#[track_caller]
-fn assert_error(ran: &Finished, code: i32, words: &[&str]) {
-    assert_eq!(ran.status.code(), Some(code), "{}", ran.text());
-    ran.assert_refused(words);
-    assert_eq!(ran.stdout, "");
-    if code == 1 {
-        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
-        assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
-    }
-}
-
-fn smollm2() -> String {
-    models::path("smollm2").to_str().expect("a path in UTF-8").into()
-}
-
-/// A folder with a tiny model, its path, and another path in the folder.
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new(head_dim: u64) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        write_tiny_model(&dir.path().join("model.gguf"), Tiny::new(head_dim));
-        Self(dir)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().expect("a path in UTF-8").into()
-    }
-
-    fn model(&self) -> String {
-        self.path("model.gguf")
-    }
-
-    /// A file with this in it.
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
-        std::fs::write(self.path(name), bytes).expect("a file");
-        self.path(name)
-    }
-}
 
 #[test]
 fn info_tells_of_the_build() {
@@ -178,14 +128,6 @@ fn run_refuses_what_is_no_prompt() {
     assert_error(&run(&["-p", "a", "--kv-calib", &bad]), 1, &["bad.txt"]);
     let huge = turboquant(&["run", "-m", &smollm2(), "-p", "a", "-c", "16777216"]);
     assert_error(&huge, 1, &["16777216 tokens", "GiB are free", "8192 tokens fit"]);
-}
-
-/// A column of CSV by its name, without quotes in it.
-fn column<'a>(csv: &'a str, name: &str) -> Vec<&'a str> {
-    let mut lines = csv.lines();
-    let header = lines.next().expect("a header");
-    let index = header.split(',').position(|cell| cell == name).expect("a column");
-    lines.map(|line| line.split(',').nth(index).expect("a cell")).collect()
 }
 
 #[test]

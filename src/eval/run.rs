@@ -71,11 +71,11 @@ pub struct PairScore {
     pub summary: Summary,
 }
 
-/// How far an evaluation is.
+/// How far it is, in steps: runs of a chunk of [`evaluate`], tokens of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Runs of a chunk, of the reference or of a pair, that are over.
+    /// Those that are over.
     pub done: usize,
     /// All of them.
     pub total: usize,

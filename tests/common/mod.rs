@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod calibration;
+pub mod cli;
 pub mod engine;
 pub mod gguf;
 pub mod gguf_file;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use llama_turboquant::eval::CacheSettings;
 use llama_turboquant::llama::{
     CachePolicy, CacheType, FlashAttention, KvAnchors, KvCalibration, KvPreset, Model,
     ParseCacheTypeError,
@@ -113,6 +114,16 @@ impl KeyArgs {
     /// As on the command line.
     pub fn flash_attention_name(&self) -> String {
         format!("{:?}", self.flash_attn).to_lowercase()
+    }
+
+    /// For contexts of several pairs.
+    pub fn settings(&self, model: &ModelArgs) -> CacheSettings {
+        let mut settings = CacheSettings::default();
+        settings.n_threads = model.threads;
+        settings.anchors = self.anchors();
+        settings.calibration = self.calibration();
+        settings.flash_attention = self.flash_attention();
+        settings
     }
 
     pub fn calibration(&self) -> Option<KvCalibration> {

@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use anyhow::Result;
 use llama_turboquant::eval::{EvalOptions, Evaluation, PairScore, evaluate};
-use llama_turboquant::kernels;
-use llama_turboquant::llama::{GGML, LLAMA_CPP, Model, cpu, features};
+use llama_turboquant::llama::Model;
 use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, ModelArgs, PairArgs, read_text};
 use crate::table::{Format, Table};
-use crate::{info, progress};
+use crate::{progress, provenance};
 
 /// Measure what cache types cost in quality: divergence from f16 caches, and perplexity, over a text.
 ///
@@ -126,26 +125,14 @@ fn json(args: &Args, model: &Model, evaluation: &Evaluation) -> Value {
             "same_top": score.summary.same_top,
         })
     };
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": info::commit(),
-        "llama_cpp": { "commit": LLAMA_CPP, "ggml": GGML },
-        "cpu": cpu().map(|cpu| cpu.description),
-        "features": features(),
-        "kernels": kernels::active().name,
-        "model": { "file": args.model.model.display().to_string(), "description": model.description() },
-        "settings": {
-            "text": args.file.display().to_string(),
-            "ctx_size": args.ctx_size,
-            "chunks": evaluation.n_chunks,
-            "scored": evaluation.reference.summary.n,
-            "threads": args.model.threads,
-            "kv_anchors": args.keys.anchors_name(),
-            "kv_calib": args.keys.calibration_name(),
-            "flash_attn": args.keys.flash_attention_name(),
-        },
-        "results": scores(evaluation).map(score).collect::<Vec<_>>(),
-    })
+    let settings = json!({
+        "text": args.file.display().to_string(),
+        "ctx_size": args.ctx_size,
+        "chunks": evaluation.n_chunks,
+        "scored": evaluation.reference.summary.n,
+    });
+    let results = scores(evaluation).map(score).collect();
+    provenance::json(&args.model, model, &args.keys, settings, results)
 }
 
 fn mib(score: &PairScore) -> f64 {

@@ -2,12 +2,18 @@
 
 mod args;
 mod calibrate;
+mod compare;
 mod completions;
 mod eval;
 mod info;
+mod interrupt;
 mod log;
+mod needle;
 mod plan;
+mod plot;
 mod progress;
+mod prompt;
+mod provenance;
 mod run;
 mod table;
 
@@ -31,7 +37,9 @@ struct Cli {
 enum Verb {
     Info(info::Args),
     Run(run::Args),
+    Compare(compare::Args),
     Eval(eval::Args),
+    Needle(needle::Args),
     Plan(plan::Args),
     Calibrate(calibrate::Args),
     Completions(completions::Args),
@@ -43,7 +51,9 @@ fn main() -> ExitCode {
     let result = check_simd().and_then(|()| match cli.verb {
         Verb::Info(args) => info::run(&args),
         Verb::Run(args) => run::run(&args),
+        Verb::Compare(args) => compare::run(&args),
         Verb::Eval(args) => eval::run(&args),
+        Verb::Needle(args) => needle::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
         Verb::Completions(args) => completions::run(&args),

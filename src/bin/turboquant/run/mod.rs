@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
 use llama_turboquant::llama::{
-    ChatError, ChatMessage, ChatTemplate, Context, ContextParams, Finish, GenerateOptions,
-    MemoryUse, Model, Sampler, Timings, Token,
+    ChatMessage, Context, ContextParams, Finish, GenerateOptions, MemoryUse, Model, Sampler,
+    Timings,
 };
 use signal_hook::{consts::SIGINT, flag};
 
-use crate::args::{KeyArgs, ModelArgs, TypeArgs, read_text};
-use crate::{Exit, progress};
+use crate::args::{KeyArgs, ModelArgs, TypeArgs};
+use crate::{Exit, progress, prompt};
 
 /// Run a model: one prompt, or a chat on a terminal.
 ///
@@ -69,14 +69,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let prompt = match (&args.prompt, &args.file) {
-        (Some(prompt), _) => Some(prompt.clone()),
-        (None, Some(file)) => Some(read_text(file)?),
-        (None, None) => None,
-    };
-    if prompt.as_deref().is_some_and(|prompt| prompt.trim().is_empty()) {
-        bail!("the prompt is empty");
-    }
+    let prompt = prompt::text(args.prompt.as_deref(), args.file.as_deref())?;
     if prompt.is_none() && args.raw {
         return Err(Exit::usage("--raw needs a prompt: -p or -f"));
     }
@@ -129,7 +122,7 @@ fn options(args: &Args) -> GenerateOptions<'static> {
 
 /// One prompt.
 fn once(args: &Args, mut context: Context, sampler: &mut Sampler, prompt: &str) -> Result<()> {
-    let tokens = tokens(args, context.model(), prompt)?;
+    let tokens = prompt::tokens(context.model(), prompt, args.raw, first_messages(args))?;
     let n_ctx = context.n_ctx_seq() as usize;
     if tokens.len() > n_ctx {
         bail!("the prompt has {} tokens, the context room for {n_ctx}: raise -c", tokens.len());
@@ -154,30 +147,6 @@ fn once(args: &Args, mut context: Context, sampler: &mut Sampler, prompt: &str) 
         Some(Finish::Cancelled) => Err(Exit::interrupted()),
         _ => Ok(()),
     }
-}
-
-/// The tokens of a prompt, in the model's chat template if it has one.
-fn tokens(args: &Args, model: &Arc<Model>, prompt: &str) -> Result<Vec<Token>> {
-    let text = match if args.raw { Err(ChatError::None) } else { ChatTemplate::of_model(model) } {
-        Ok(template) => {
-            let mut messages = first_messages(args);
-            messages.push(ChatMessage::user(prompt));
-            template.apply(&messages, true)?
-        }
-        Err(ChatError::None) => {
-            if args.system_prompt.is_some() {
-                bail!("a system prompt needs a chat template, which the model does not have");
-            }
-            if !args.raw {
-                progress::message(
-                    "the model has no chat template: it goes on with the prompt as it is (--raw)",
-                );
-            }
-            prompt.to_owned()
-        }
-        Err(e) => return Err(e.into()),
-    };
-    Ok(model.vocab().tokenize(&text, true, true)?)
 }
 
 /// What a chat begins with.
