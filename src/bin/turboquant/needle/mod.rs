@@ -25,8 +25,8 @@ use crate::{progress, provenance};
 /// how often the most likely digits are the right ones; the log-probability of a right token is finer. All pairs get
 /// the same texts. No chat template is used, so that models without one can be asked.
 ///
-/// Needle tests hardly tell cache types apart: what finds a needle with f16 finds it with coarse caches, too, and what
-/// does not is mostly the model's limit. To choose a cache type use `turboquant eval`, whose KL divergence does tell.
+/// A needle test finds coarse damage, as of turbo2 on a small model, and hardly tells finer types apart; much of what is
+/// missed is the model's own limit. To choose a cache type use `turboquant eval`: KL divergence does tell.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
