@@ -6,6 +6,7 @@ mod completions;
 mod eval;
 mod info;
 mod log;
+mod patch;
 mod plan;
 mod progress;
 mod run;
@@ -34,6 +35,7 @@ enum Verb {
     Eval(eval::Args),
     Plan(plan::Args),
     Calibrate(calibrate::Args),
+    Patch(patch::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
 }
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Eval(args) => eval::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
+        Verb::Patch(args) => patch::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => completions::man(&args),
     });
