@@ -31,6 +31,8 @@ pub fn options(env: &Env) -> Vec<String> {
         "LLAMA_BUILD_TESTS=OFF".into(),
         "LLAMA_BUILD_EXAMPLES=OFF".into(),
         "LLAMA_BUILD_APP=OFF".into(),
+        // The Rust core is in the crate that the archives are linked into.
+        "TURBOQUANT_LIB:STRING=OFF".into(),
         // The server's web page would be built by npm or downloaded.
         "LLAMA_BUILD_UI=OFF".into(),
         "LLAMA_USE_PREBUILT_UI=OFF".into(),

@@ -6,38 +6,31 @@
 //! looked for behind the anchor and takes its role. Nothing is guessed: an anchor that is missing
 //! or ambiguous is an error, and a tree either takes every edit or stays as it was.
 //!
-//! This module knows nothing of Cargo or build scripts.
+//! This module knows nothing of Cargo, build scripts or TOML: `turboquant patch` has it, too.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
 
 /// How many lines behind the anchor `then` may be.
 const THEN_LINES: usize = 40;
 
 /// One file of edits, `NNNN-what.toml`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct EditFile {
-    /// File name, for reports. Not part of the TOML.
-    #[serde(skip)]
+    /// File name, for reports.
     pub name: String,
     /// Why these edits exist, one sentence.
     pub why: String,
     /// Files of ours that are copied whole into the tree.
-    #[serde(default)]
     pub copy: Vec<Copy>,
     /// Edits of upstream's files, in order.
-    #[serde(default)]
     pub edit: Vec<Edit>,
 }
 
 /// A whole file to add to the tree.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Copy {
     /// Path inside the extension folder.
     pub from: String,
@@ -46,8 +39,7 @@ pub struct Copy {
 }
 
 /// One change of one file. Exactly one of `before`, `after` and `replace` is set.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default)]
 pub struct Edit {
     /// Path inside the tree.
     pub file: String,
@@ -92,54 +84,40 @@ pub enum EditError {
     Io { edit: String, path: PathBuf, source: io::Error },
 }
 
-/// What happened to one edit, for `turboquant patch` and the build log.
+/// What happened to one edit.
 #[derive(Debug, Clone)]
 pub struct Done {
     pub edit: String,
     pub file: String,
     pub outcome: Outcome,
+    /// A whole file of ours.
+    pub copied: bool,
+    /// Lines that the edit puts into the file, and takes out of it.
+    pub added: usize,
+    pub removed: usize,
 }
 
-impl EditFile {
-    /// Parses one TOML file of edits. `name` is its file name.
-    /// Errors: Parse, Malformed (not exactly one action, empty anchor, text that holds its anchor).
-    pub fn parse(name: &str, text: &str) -> Result<Self, EditError> {
-        let mut file: EditFile = toml::from_str(text)
-            .map_err(|e| EditError::Parse { edit: name.into(), message: e.to_string() })?;
-        file.name = name.into();
-        for edit in &file.edit {
-            edit.check().map_err(|message| EditError::Malformed {
-                edit: name.into(),
-                file: edit.file.clone(),
-                anchor: edit.anchor.clone(),
-                message,
-            })?;
-        }
-        Ok(file)
-    }
+/// A file that is to change.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Inside the tree.
+    pub file: String,
+    /// None: there is no such file.
+    pub old: Option<Vec<u8>>,
+    pub new: Vec<u8>,
+}
 
-    /// Reads every `*.toml` of a folder, in the order of their names.
-    pub fn read_all(dir: &Path) -> Result<Vec<Self>, EditError> {
-        let io_error =
-            |path: &Path, source| EditError::Io { edit: "edits".into(), path: path.into(), source };
-        let mut paths: Vec<PathBuf> = fs::read_dir(dir)
-            .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect())
-            .map_err(|e| io_error(dir, e))?;
-        paths.retain(|p| p.extension().is_some_and(|e| e == "toml"));
-        paths.sort();
-        paths
-            .iter()
-            .map(|path| {
-                let text = fs::read_to_string(path).map_err(|e| io_error(path, e))?;
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                Self::parse(&name, &text)
-            })
-            .collect()
-    }
+/// Edits that fit a tree, and what comes of it. Nothing is written yet.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub done: Vec<Done>,
+    /// By the file's name.
+    pub changes: Vec<Change>,
 }
 
 impl Edit {
-    fn check(&self) -> Result<(), &'static str> {
+    /// Errors: not exactly one action, an empty anchor, text that holds its own anchor.
+    pub fn check(&self) -> Result<(), &'static str> {
         let actions = [&self.before, &self.after, &self.replace];
         if actions.iter().filter(|a| a.is_some()).count() != 1 {
             return Err("exactly one of before, after and replace is needed");
@@ -191,6 +169,27 @@ impl Edit {
         // The last line of a file may lack its line end.
         let gap = if place == text.len() && !text.ends_with('\n') { newline } else { "" };
         Ok((format!("{}{gap}{lines}{}", &text[..place], &text[place..]), Outcome::Applied))
+    }
+
+    /// The text as it was before this edit, if it is one that this edit was applied to.
+    fn undo(&self, text: &str) -> Option<String> {
+        let crlf = text.contains("\r\n");
+        let native = |s: &str| {
+            if crlf { s.replace("\r\n", "\n").replace('\n', "\r\n") } else { s.to_string() }
+        };
+        let (new, old) = match &self.replace {
+            Some(new) => (new.clone(), self.then.as_ref().unwrap_or(&self.anchor).as_str()),
+            None => {
+                let lines = self.before.as_ref().or(self.after.as_ref())?;
+                (if lines.ends_with('\n') { lines.clone() } else { format!("{lines}\n") }, "")
+            }
+        };
+        let (new, old) = (native(&new), native(old));
+        text.match_indices(&new).find_map(|(at, _)| {
+            let before = format!("{}{old}{}", &text[..at], &text[at + new.len()..]);
+            let again = self.apply("", &before);
+            again.is_ok_and(|(again, o)| o == Outcome::Applied && again == text).then_some(before)
+        })
     }
 
     fn apply_replace(
@@ -271,15 +270,15 @@ impl Edit {
     }
 }
 
-/// Applies every file of edits to the tree at `root`. `extension(from)` gives the bytes of a file
-/// that is copied whole. Nothing is written unless everything fits; unchanged files are not touched.
-pub fn apply_all(
+/// What every file of edits would do to the tree at `root`. `extension(from)` gives the bytes of a file that is copied
+/// whole. Errors: an edit does not fit.
+pub fn plan(
     root: &Path,
     files: &[EditFile],
     extension: &dyn Fn(&str) -> io::Result<Vec<u8>>,
-) -> Result<Vec<Done>, EditError> {
-    let mut texts: BTreeMap<String, (String, bool)> = BTreeMap::new();
-    let mut copies: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+) -> Result<Plan, EditError> {
+    let mut texts: BTreeMap<&str, (String, String)> = BTreeMap::new();
+    let mut changes = Vec::new();
     let mut done = Vec::new();
 
     for file in files {
@@ -288,41 +287,168 @@ pub fn apply_all(
             move |source| EditError::Io { edit, path, source }
         };
         for copy in &file.copy {
-            let bytes = extension(&copy.from).map_err(io_error(copy.from.clone().into()))?;
-            let same = fs::read(root.join(&copy.to)).is_ok_and(|old| old == bytes);
-            let outcome = if same { Outcome::AlreadyApplied } else { Outcome::Applied };
-            done.push(Done { edit: file.name.clone(), file: copy.to.clone(), outcome });
+            let new = extension(&copy.from).map_err(io_error(copy.from.clone().into()))?;
+            let old = match fs::read(root.join(&copy.to)) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                old => Some(old.map_err(io_error(root.join(&copy.to)))?),
+            };
+            let same = old.as_ref() == Some(&new);
+            done.push(Done {
+                edit: file.name.clone(),
+                file: copy.to.clone(),
+                outcome: if same { Outcome::AlreadyApplied } else { Outcome::Applied },
+                copied: true,
+                added: new.iter().filter(|b| **b == b'\n').count(),
+                removed: 0,
+            });
             if !same {
-                copies.insert(copy.to.clone(), bytes);
+                changes.push(Change { file: copy.to.clone(), old, new });
             }
         }
         for edit in &file.edit {
-            if !texts.contains_key(&edit.file) {
+            if !texts.contains_key(edit.file.as_str()) {
                 let path = root.join(&edit.file);
                 let text = fs::read_to_string(&path).map_err(io_error(path))?;
-                texts.insert(edit.file.clone(), (text, false));
+                texts.insert(&edit.file, (text.clone(), text));
             }
-            let (text, changed) = texts.get_mut(&edit.file).expect("inserted above");
+            let (_, text) = texts.get_mut(edit.file.as_str()).expect("inserted above");
             let (new, outcome) = edit.apply(&file.name, text)?;
+            let (added, removed) = lines_changed(text, &new);
             *text = new;
-            *changed |= outcome == Outcome::Applied;
-            done.push(Done { edit: file.name.clone(), file: edit.file.clone(), outcome });
+            let (edit, file) = (file.name.clone(), edit.file.clone());
+            done.push(Done { edit, file, outcome, copied: false, added, removed });
         }
     }
 
-    let write = |to: &str, bytes: &[u8]| {
-        let path = root.join(to);
-        let result = fs::create_dir_all(path.parent().unwrap_or(root))
-            .and_then(|()| fs::write(&path, bytes));
-        result.map_err(|source| EditError::Io { edit: "write".into(), path, source })
+    let changed = texts.into_iter().filter(|(_, (old, new))| old != new);
+    changes.extend(changed.map(|(file, (old, new))| Change {
+        file: file.into(),
+        old: Some(old.into()),
+        new: new.into(),
+    }));
+    changes.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(Plan { done, changes })
+}
+
+/// Lines of `new` that are not in `old`, and the other way round. They differ in one place.
+fn lines_changed(old: &str, new: &str) -> (usize, usize) {
+    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
+    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let (old, new) = (&old[same..], &new[same..]);
+    let same = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+    (new.len() - same, old.len() - same)
+}
+
+/// Whether the tree at `root` is what these very edits make of some tree.
+pub fn is_applied(
+    root: &Path,
+    files: &[EditFile],
+    extension: &dyn Fn(&str) -> io::Result<Vec<u8>>,
+) -> bool {
+    let copies = files.iter().flat_map(|file| &file.copy);
+    let same = |copy: &Copy| {
+        let ours = extension(&copy.from);
+        ours.is_ok_and(|ours| fs::read(root.join(&copy.to)).is_ok_and(|theirs| theirs == ours))
     };
-    for (to, bytes) in &copies {
-        write(to, bytes)?;
+    if !copies.into_iter().all(same) {
+        return false;
     }
-    for (to, (text, changed)) in &texts {
-        if *changed {
-            write(to, text.as_bytes())?;
+    let mut texts: BTreeMap<&str, Option<String>> = BTreeMap::new();
+    for edit in files.iter().rev().flat_map(|file| file.edit.iter().rev()) {
+        let read = || fs::read_to_string(root.join(&edit.file)).ok();
+        let text = texts.entry(&edit.file).or_insert_with(read);
+        *text = text.take().and_then(|text| edit.undo(&text));
+    }
+    texts.values().all(Option::is_some)
+}
+
+impl Plan {
+    /// Makes the changes, all or none: each file is written beside its place, then all are renamed. When `stop` says so
+    /// or something fails, what was done is undone. Returns whether the changes are made.
+    pub fn write(&self, root: &Path, stop: &dyn Fn() -> bool) -> Result<bool, EditError> {
+        let mut undo = Undo::default();
+        let result = self.write_all(root, stop, &mut undo);
+        if !matches!(result, Ok(true)) {
+            undo.run();
+        }
+        result
+    }
+
+    fn write_all(
+        &self,
+        root: &Path,
+        stop: &dyn Fn() -> bool,
+        undo: &mut Undo,
+    ) -> Result<bool, EditError> {
+        let io_error =
+            |path: &Path, source| EditError::Io { edit: "write".into(), path: path.into(), source };
+        let mut written = Vec::new();
+        for change in &self.changes {
+            if stop() {
+                return Ok(false);
+            }
+            let path = root.join(&change.file);
+            undo.make_folders(path.parent().unwrap_or(root)).map_err(|e| io_error(&path, e))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let part = path.with_file_name(format!(".{name}.part"));
+            let mut file = fs::File::create_new(&part).map_err(|e| io_error(&part, e))?;
+            undo.files.push((part.clone(), None));
+            file.write_all(&change.new).map_err(|e| io_error(&part, e))?;
+            if let Ok(meta) = fs::metadata(&path) {
+                fs::set_permissions(&part, meta.permissions()).map_err(|e| io_error(&part, e))?;
+            }
+            written.push((part, path, change.old.clone()));
+        }
+        for (part, path, old) in written {
+            if stop() {
+                return Ok(false);
+            }
+            fs::rename(&part, &path).map_err(|e| io_error(&path, e))?;
+            undo.files.push((path, old));
+        }
+        Ok(true)
+    }
+}
+
+/// What it takes to have a tree as it was.
+#[derive(Default)]
+struct Undo {
+    /// With what was in them; None: they were not there.
+    files: Vec<(PathBuf, Option<Vec<u8>>)>,
+    folders: Vec<PathBuf>,
+}
+
+impl Undo {
+    fn make_folders(&mut self, dir: &Path) -> io::Result<()> {
+        let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+        for dir in missing.into_iter().rev() {
+            fs::create_dir(dir)?;
+            self.folders.push(dir.into());
+        }
+        Ok(())
+    }
+
+    /// As far as that can be: an error is what brought us here.
+    fn run(self) {
+        for (path, old) in self.files.into_iter().rev() {
+            let _ = match old {
+                Some(bytes) => fs::write(path, bytes),
+                None => fs::remove_file(path),
+            };
+        }
+        for dir in self.folders.into_iter().rev() {
+            let _ = fs::remove_dir(dir);
         }
     }
-    Ok(done)
+}
+
+/// Applies every file of edits to the tree at `root`, all or none.
+pub fn apply_all(
+    root: &Path,
+    files: &[EditFile],
+    extension: &dyn Fn(&str) -> io::Result<Vec<u8>>,
+) -> Result<Vec<Done>, EditError> {
+    let plan = plan(root, files, extension)?;
+    plan.write(root, &|| false)?;
+    Ok(plan.done)
 }

@@ -2,12 +2,15 @@
 //!
 //! `pin` says which llama.cpp, `fetch` obtains its source, `edit` applies the edits to a copy,
 //! `tree` keeps that copy and its build in a cache folder, `cmake` builds it, `link` tells Cargo.
+//! `embed` gives the edits to `turboquant patch`.
 
 #[cfg(all(feature = "bindgen", not(test)))]
 mod bindings;
 pub mod cmake;
 #[allow(dead_code)] // its reports are for `turboquant patch`
 pub mod edit;
+pub mod edit_file;
+mod embed;
 pub mod env;
 pub mod fetch;
 pub mod link;
@@ -24,6 +27,8 @@ pub fn run() -> Result<()> {
     for path in ["build", "vendor", "ggml-ext"] {
         println!("cargo::rerun-if-changed={path}");
     }
+    let folder = |name| std::env::var_os(name).map(std::path::PathBuf::from).unwrap_or_default();
+    embed::generate(&folder("CARGO_MANIFEST_DIR"), &folder("OUT_DIR"))?;
     if std::env::var_os("DOCS_RS").is_some() {
         return Ok(()); // no network, and nothing is linked
     }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::edit::{self, EditFile};
 use super::env::{self, Env};
 use super::pin::Pin;
-use super::{Result, cmake, fetch};
+use super::{Result, cmake, edit_file, fetch};
 
 /// `<cache>/build/<key>/{src,out}`.
 pub struct Tree {
@@ -25,7 +25,7 @@ impl Tree {
     /// touched. Cargo processes that want the same tree wait for each other.
     pub fn build(env: &Env, pin: &Pin) -> Result<Self> {
         let edits =
-            EditFile::read_all(&env.root.join("vendor/edits")).map_err(|e| e.to_string())?;
+            edit_file::read_all(&env.root.join("vendor/edits")).map_err(|e| e.to_string())?;
         let key = key(env)?;
         let dir = env.cache_dir.join("build").join(&key);
         let tree = Self { src: dir.join("src"), out: dir.join("out"), dir };

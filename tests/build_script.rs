@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use build::env::Env;
 use build::pin::{Pin, Sdist};
-use build::{cmake, edit, fetch, tree};
+use build::{cmake, edit_file, fetch, tree};
 use sha2::{Digest, Sha256};
 
 /// An environment of its own: an empty cache, nothing on PATH.
@@ -218,7 +218,7 @@ fn a_missing_anchor_names_the_edit_the_source_and_the_pin() {
 fn every_edit_is_listed_in_the_index() {
     let vendor = Path::new(env!("CARGO_MANIFEST_DIR")).join("vendor");
     let index = fs::read_to_string(vendor.join("README.md")).unwrap();
-    let edits = edit::EditFile::read_all(&vendor.join("edits")).unwrap();
+    let edits = edit_file::read_all(&vendor.join("edits")).unwrap();
     assert!(edits.len() >= 7);
     for file in &edits {
         assert!(index.contains(&file.name), "{} is not in vendor/README.md", file.name);

@@ -4,14 +4,16 @@
 //! Needs a C and a C++ compiler (`CC`, `CXX`, else `cc` and `c++`) and `nm`.
 #![cfg(all(feature = "capi", unix))]
 
+#[path = "common/archive.rs"]
+mod archive;
 mod format_page;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
+use archive::archive;
 use format_page::{PAGE, example_bytes, example_values, levels_on_page};
 use llama_turboquant::codec::TurboType;
 
@@ -37,21 +39,6 @@ fn run(command: &mut Command) -> String {
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{stdout}\n{stderr}", output.status);
     stdout
-}
-
-/// libturboquant.a, built by the command that the documentation gives, in a target folder of its own:
-/// the one of this test run is locked.
-fn archive() -> &'static Path {
-    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
-    ARCHIVE.get_or_init(|| {
-        let target = scratch("staticlib");
-        run(Command::new(env!("CARGO"))
-            .args(["build", "--release", "--no-default-features", "--features", "capi"])
-            .args(["--offline", "--target-dir"])
-            .arg(&target)
-            .current_dir(root()));
-        target.join("release/libturboquant.a")
-    })
 }
 
 /// The functions that the header declares.

@@ -2,8 +2,11 @@
 #[allow(dead_code)]
 #[path = "../build/edit.rs"]
 mod edit;
+#[allow(dead_code)]
+#[path = "../build/edit_file.rs"]
+mod edit_file;
 
-use edit::{Edit, EditError, EditFile, Outcome, apply_all};
+use edit::{Edit, EditError, Outcome, apply_all, is_applied, plan};
 
 const TEXT: &str = "alpha\nbeta\ngamma\nbeta\ndelta\n";
 
@@ -114,7 +117,7 @@ fn crlf_is_kept() {
 
 #[test]
 fn malformed_files_are_refused() {
-    let bad = |toml: &str| EditFile::parse("0001-bad.toml", toml).unwrap_err().to_string();
+    let bad = |toml: &str| edit_file::parse("0001-bad.toml", toml).unwrap_err().to_string();
     let head = "why = 'w'\n[[edit]]\nfile = 'f.c'\n";
     assert!(bad(&format!("{head}anchor = 'a'")).contains("exactly one of"));
     assert!(
@@ -133,7 +136,7 @@ fn a_tree_takes_all_edits_or_none() {
     let good = "why = 'w'\n[[copy]]\nfrom = 'x.h'\nto = 'sub/x.h'\n\
                 [[edit]]\nfile = 'f.c'\nanchor = 'gamma'\nafter = 'x'\n";
     let bad = format!("{good}[[edit]]\nfile = 'f.c'\nanchor = 'omega'\nafter = 'x'\n");
-    let parse = |text: &str| vec![EditFile::parse("0001-x.toml", text).unwrap()];
+    let parse = |text: &str| vec![edit_file::parse("0001-x.toml", text).unwrap()];
 
     assert!(apply_all(dir.path(), &parse(&bad), &extension).is_err());
     assert_eq!(std::fs::read_to_string(dir.path().join("f.c")).unwrap(), TEXT);
@@ -148,4 +151,72 @@ fn a_tree_takes_all_edits_or_none() {
         apply_all(&dir.path().join("nowhere"), &parse(good), &extension),
         Err(EditError::Io { .. })
     ));
+}
+
+/// A tree of one file, and edits of it that build on each other.
+fn tree_and_edits() -> (tempfile::TempDir, Vec<edit::EditFile>) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f.c"), TEXT).unwrap();
+    let first = "why = 'w'\n[[copy]]\nfrom = 'x.h'\nto = 'sub/x.h'\n\
+                 [[edit]]\nfile = 'f.c'\nanchor = 'gamma'\nafter = 'one'\n\
+                 [[edit]]\nfile = 'f.c'\nanchor = 'alpha'\nreplace = 'two'\n";
+    // Of what the first put there.
+    let second = "why = 'w'\n[[edit]]\nfile = 'f.c'\nanchor = 'one'\nreplace = '1'\n\
+                  [[edit]]\nfile = 'f.c'\nanchor = 'two'\nbefore = 'three'\n";
+    let parse = |name, text| edit_file::parse(name, text).unwrap();
+    (dir, vec![parse("0001-x.toml", first), parse("0002-y.toml", second)])
+}
+
+fn ours(_: &str) -> std::io::Result<Vec<u8>> {
+    Ok(b"ours".to_vec())
+}
+
+#[test]
+fn an_edited_tree_is_known_by_taking_the_edits_back() {
+    let (dir, edits) = tree_and_edits();
+    assert!(!is_applied(dir.path(), &edits, &ours));
+    apply_all(dir.path(), &edits, &ours).unwrap();
+    let file = dir.path().join("f.c");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text, "three\ntwo\nbeta\ngamma\n1\nbeta\ndelta\n");
+    assert!(is_applied(dir.path(), &edits, &ours));
+
+    // Other changes do not matter, unless they are where the edits are.
+    std::fs::write(&file, text.replace("delta", "epsilon")).unwrap();
+    assert!(is_applied(dir.path(), &edits, &ours));
+    for lost in ["three\n", "1\n", "gamma\n"] {
+        std::fs::write(&file, text.replace(lost, "")).unwrap();
+        assert!(!is_applied(dir.path(), &edits, &ours), "without {lost:?}");
+    }
+    std::fs::write(&file, text).unwrap();
+    assert!(!is_applied(dir.path(), &edits, &|_| Ok(b"others".to_vec())));
+}
+
+#[test]
+fn a_plan_tells_the_lines_and_writes_nothing() {
+    let (dir, edits) = tree_and_edits();
+    let plan = plan(dir.path(), &edits, &ours).unwrap();
+    let lines: Vec<_> = plan.done.iter().map(|d| (d.copied, d.added, d.removed)).collect();
+    assert_eq!(lines[1..], [(false, 1, 0), (false, 1, 1), (false, 1, 1), (false, 1, 0)]);
+    assert!(lines[0].0);
+    let files: Vec<_> = plan.changes.iter().map(|c| (c.file.as_str(), c.old.is_some())).collect();
+    assert_eq!(files, [("f.c", true), ("sub/x.h", false)]);
+    assert_eq!(std::fs::read_to_string(dir.path().join("f.c")).unwrap(), TEXT);
+    assert!(!dir.path().join("sub").exists());
+}
+
+#[test]
+fn what_is_stopped_leaves_nothing() {
+    let (dir, edits) = tree_and_edits();
+    let plan = plan(dir.path(), &edits, &ours).unwrap();
+    // Two files: asked before each is written, and before each is put in its place.
+    for n in 0..4 {
+        let left = std::cell::Cell::new(n);
+        let stop = || left.replace(left.get().max(1) - 1) == 0;
+        assert!(!plan.write(dir.path(), &stop).unwrap(), "stopped after {n}");
+        assert_eq!(std::fs::read_to_string(dir.path().join("f.c")).unwrap(), TEXT);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "stopped after {n}");
+    }
+    assert!(plan.write(dir.path(), &|| false).unwrap());
+    assert!(is_applied(dir.path(), &edits, &ours));
 }

@@ -3,8 +3,10 @@
 #![allow(dead_code)] // every test binary uses a part
 
 pub mod api;
+pub mod archive;
 pub mod calibration;
 pub mod cli;
+pub mod cmake;
 pub mod engine;
 pub mod gguf;
 pub mod gguf_file;

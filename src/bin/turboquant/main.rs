@@ -9,6 +9,7 @@ mod info;
 mod interrupt;
 mod log;
 mod needle;
+mod patch;
 mod plan;
 mod plot;
 mod progress;
@@ -42,6 +43,7 @@ enum Verb {
     Needle(needle::Args),
     Plan(plan::Args),
     Calibrate(calibrate::Args),
+    Patch(patch::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Needle(args) => needle::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
+        Verb::Patch(args) => patch::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => completions::man(&args),
     });

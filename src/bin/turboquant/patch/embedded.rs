@@ -1,0 +1,17 @@
+//! The edits and the files that they add, as they were when this program was built (build/embed.rs).
+
+use std::io;
+
+use super::edit::{Copy, Edit, EditFile};
+
+include!(concat!(env!("OUT_DIR"), "/edits.rs"));
+
+fn owned(text: Option<&str>) -> Option<String> {
+    text.map(String::from)
+}
+
+/// The bytes of a file that an edit adds.
+pub fn file(from: &str) -> io::Result<Vec<u8>> {
+    let found = FILES.iter().find(|(name, _)| *name == from);
+    found.map(|(_, text)| text.as_bytes().to_vec()).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
