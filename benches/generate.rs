@@ -15,8 +15,7 @@ const N_TOKENS: usize = 32;
 const ROUNDS: usize = 40;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args = std::env::args().skip(1).filter(|arg| arg != "--bench");
-    let Some(path) = args.last() else {
+    let Some(path) = std::env::args().skip(1).find(|arg| arg != "--bench") else {
         eprintln!("usage: cargo bench --bench generate -- MODEL.gguf");
         return Ok(());
     };
