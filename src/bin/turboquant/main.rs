@@ -1,13 +1,17 @@
 //! `turboquant`: running models with KV caches of 2 to 4 bits, and what there is to know and to do about them.
 
 mod args;
+mod bench;
 mod calibrate;
 mod completions;
 mod eval;
 mod info;
 mod log;
+mod machine;
 mod plan;
+mod plot;
 mod progress;
+mod provenance;
 mod run;
 mod table;
 
@@ -32,6 +36,7 @@ enum Verb {
     Info(info::Args),
     Run(run::Args),
     Eval(eval::Args),
+    Bench(bench::Args),
     Plan(plan::Args),
     Calibrate(calibrate::Args),
     Completions(completions::Args),
@@ -44,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Info(args) => info::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Eval(args) => eval::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
         Verb::Completions(args) => completions::run(&args),
