@@ -1,17 +1,18 @@
 //! `turboquant eval`: what cache types cost in quality.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
 use llama_turboquant::eval::{EvalOptions, Evaluation, PairScore, evaluate};
-use llama_turboquant::kernels;
-use llama_turboquant::llama::{GGML, LLAMA_CPP, Model, cpu, features};
+use llama_turboquant::llama::Model;
 use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, ModelArgs, PairArgs, read_text};
+use crate::plot::{self, scatter};
+use crate::progress;
+use crate::provenance::with_provenance;
 use crate::table::{Format, Table};
-use crate::{info, progress};
 
 /// Measure what cache types cost in quality: divergence from f16 caches, and perplexity, over a text.
 ///
@@ -39,10 +40,16 @@ pub struct Args {
     /// What to print: a table, JSON, CSV, or a Markdown table.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     format: Format,
+    /// A picture of divergence against bits per value, an SVG file.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let text = read_text(&args.file)?;
+    if let Some(path) = &args.plot {
+        plot::check_writable(path)?;
+    }
     let model = args.model.load()?;
     let begin = Instant::now();
 
@@ -76,7 +83,21 @@ pub fn run(args: &Args) -> Result<()> {
         Format::Csv => table(&evaluation).csv(),
         Format::Md => table(&evaluation).markdown(),
         Format::Json => format!("{:#}\n", json(args, &model, &evaluation)),
-    })
+    })?;
+    args.plot.as_ref().map_or(Ok(()), |path| draw(path, &model, &evaluation))
+}
+
+/// All pairs but those that do not differ from the reference, for which a logarithm has no place.
+fn draw(path: &Path, model: &Model, evaluation: &Evaluation) -> Result<()> {
+    let point = |score: &PairScore| scatter::Point {
+        name: format!("{} / {}", score.k, score.v),
+        x: score.bits_per_value,
+        y: score.summary.mean_kld,
+        error: score.summary.mean_kld_error,
+    };
+    let points: Vec<_> = evaluation.pairs.iter().map(point).filter(|p| p.y > 0.0).collect();
+    let title = format!("{}: divergence from f16 caches", model.description());
+    scatter::draw(path, &title, "bits per value", "mean KLD, nats", &points)
 }
 
 fn scores(evaluation: &Evaluation) -> impl Iterator<Item = &PairScore> {
@@ -126,13 +147,7 @@ fn json(args: &Args, model: &Model, evaluation: &Evaluation) -> Value {
             "same_top": score.summary.same_top,
         })
     };
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": info::commit(),
-        "llama_cpp": { "commit": LLAMA_CPP, "ggml": GGML },
-        "cpu": cpu().map(|cpu| cpu.description),
-        "features": features(),
-        "kernels": kernels::active().name,
+    with_provenance(json!({
         "model": { "file": args.model.model.display().to_string(), "description": model.description() },
         "settings": {
             "text": args.file.display().to_string(),
@@ -145,7 +160,7 @@ fn json(args: &Args, model: &Model, evaluation: &Evaluation) -> Value {
             "flash_attn": args.keys.flash_attention_name(),
         },
         "results": scores(evaluation).map(score).collect::<Vec<_>>(),
-    })
+    }))
 }
 
 fn mib(score: &PairScore) -> f64 {

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod calibrate;
 mod completions;
+mod doctor;
 mod eval;
 mod info;
 mod log;
@@ -38,6 +39,7 @@ enum Verb {
     Eval(eval::Args),
     Bench(bench::Args),
     Plan(plan::Args),
+    Doctor(doctor::Args),
     Calibrate(calibrate::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
@@ -45,12 +47,15 @@ enum Verb {
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(long_options(std::env::args_os()));
-    let result = check_simd().and_then(|()| match cli.verb {
+    // The doctor tells of it, among other things.
+    let checked = if matches!(cli.verb, Verb::Doctor(_)) { Ok(()) } else { check_simd() };
+    let result = checked.and_then(|()| match cli.verb {
         Verb::Info(args) => info::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Plan(args) => plan::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => completions::man(&args),

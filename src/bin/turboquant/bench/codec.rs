@@ -45,12 +45,14 @@ pub struct Args {
 const OPERATIONS: [&str; 3] = ["encode", "decode", "dot"];
 const TYPES: [&str; 3] = ["turbo2", "turbo3", "turbo4"];
 
+type Run<'a> = Box<dyn FnMut() + 'a>;
+
 /// A row's operation, ready to be timed.
 struct Work<'a> {
     operation: &'static str,
     cache_type: &'static str,
     kernels: &'static str,
-    run: Box<dyn FnMut() + 'a>,
+    run: Run<'a>,
     /// Calls of a sample.
     calls: u32,
     /// Seconds per call.
@@ -127,10 +129,12 @@ where
         );
         let code = code.clone();
         let again = code.clone();
-        let works: [(&'static str, Box<dyn FnMut() + 'a>); 3] = [
+        let works: [(&'static str, Run<'a>); 3] = [
             (
                 "encode",
-                Box::new(move || drop(black_box((rows.quantize_row)(black_box(x), &mut blocks)))),
+                Box::new(move || {
+                    black_box((rows.quantize_row)(black_box(x), &mut blocks));
+                }),
             ),
             (
                 "decode",
@@ -142,7 +146,7 @@ where
             (
                 "dot",
                 Box::new(move || {
-                    drop(black_box((rows.vec_dot_q8_0)(black_box(&again), black_box(y))))
+                    black_box((rows.vec_dot_q8_0)(black_box(&again), black_box(y)));
                 }),
             ),
         ];
