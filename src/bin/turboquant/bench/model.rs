@@ -113,14 +113,14 @@ pub fn run(args: &Args) -> Result<()> {
     let lane = |setting: &Setting| Lane::new(&model, setting, &params);
     let mut lanes = settings.iter().map(lane).collect::<Result<Vec<_>>>()?;
     stop_on_interrupt(&lanes)?;
+    progress::message(&format!(
+        "measuring {} settings in {} rounds, and one to warm up",
+        lanes.len(),
+        args.rounds
+    ));
     let begin = Instant::now();
     let measured = measure(args, &model, &mut lanes, &depths, &tests)?;
-    progress::message(&format!(
-        "{} settings, {} rounds and one to warm up, {:.1} s",
-        lanes.len(),
-        args.rounds,
-        begin.elapsed().as_secs_f64()
-    ));
+    progress::message(&format!("measured in {:.1} s", begin.elapsed().as_secs_f64()));
     crate::print(&match args.format {
         Format::Table => table(&measured, &lanes).text(),
         Format::Csv => table(&measured, &lanes).csv(),

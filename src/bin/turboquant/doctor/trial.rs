@@ -164,7 +164,7 @@ fn speed(args: &Args, model: &Arc<Model>, pair: &Pair, prompt: [f64; 2]) -> Resu
     Ok(Check::ok(
         "speed",
         format!(
-            "prompt {:.0} t/s (f16 {:.0}), generation {:.0} t/s; turboquant bench model measures it at depth",
+            "prompt {:.1} t/s (f16 {:.1}), generation {:.1} t/s; turboquant bench model measures it at depth",
             prompt[0],
             prompt[1],
             n as f64 / begin.elapsed().as_secs_f64()
