@@ -1,6 +1,6 @@
 //! `turboquant eval`: what cache types cost in quality.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -9,6 +9,8 @@ use llama_turboquant::llama::Model;
 use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, ModelArgs, PairArgs, read_text};
+use crate::interrupt::Interrupt;
+use crate::plot::{self, scatter};
 use crate::table::{Format, Table};
 use crate::{progress, provenance};
 
@@ -38,10 +40,17 @@ pub struct Args {
     /// What to print: a table, JSON, CSV, or a Markdown table.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     format: Format,
+    /// A picture of divergence against bits per value, an SVG file.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let text = read_text(&args.file)?;
+    if let Some(path) = &args.plot {
+        plot::check_writable(path)?;
+    }
+    let interrupt = Interrupt::new()?;
     let model = args.model.load()?;
     let begin = Instant::now();
 
@@ -75,7 +84,22 @@ pub fn run(args: &Args) -> Result<()> {
         Format::Csv => table(&evaluation).csv(),
         Format::Md => table(&evaluation).markdown(),
         Format::Json => format!("{:#}\n", json(args, &model, &evaluation)),
-    })
+    })?;
+    let draw = |path: &PathBuf| interrupt.hold(|| draw(path, &model, &evaluation));
+    args.plot.as_ref().map_or(Ok(()), draw)
+}
+
+/// All pairs but those that do not differ from the reference, for which a logarithm has no place.
+fn draw(path: &Path, model: &Model, evaluation: &Evaluation) -> Result<()> {
+    let point = |score: &PairScore| scatter::Point {
+        name: format!("{} / {}", score.k, score.v),
+        x: score.bits_per_value,
+        y: score.summary.mean_kld,
+        error: score.summary.mean_kld_error,
+    };
+    let points: Vec<_> = evaluation.pairs.iter().map(point).filter(|p| p.y > 0.0).collect();
+    let title = format!("{}: divergence from f16 caches", model.description());
+    scatter::draw(path, &title, "bits per value", "mean KLD, nats", &points)
 }
 
 fn scores(evaluation: &Evaluation) -> impl Iterator<Item = &PairScore> {

@@ -1,13 +1,16 @@
 //! `turboquant`: running models with KV caches of 2 to 4 bits, and what there is to know and to do about them.
 
 mod args;
+mod bench;
 mod calibrate;
 mod compare;
 mod completions;
+mod doctor;
 mod eval;
 mod info;
 mod interrupt;
 mod log;
+mod machine;
 mod needle;
 mod patch;
 mod plan;
@@ -41,7 +44,9 @@ enum Verb {
     Compare(compare::Args),
     Eval(eval::Args),
     Needle(needle::Args),
+    Bench(bench::Args),
     Plan(plan::Args),
+    Doctor(doctor::Args),
     Calibrate(calibrate::Args),
     Patch(patch::Args),
     Completions(completions::Args),
@@ -50,13 +55,17 @@ enum Verb {
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(long_options(std::env::args_os()));
-    let result = check_simd().and_then(|()| match cli.verb {
+    // The doctor tells of it, among other things.
+    let checked = if matches!(cli.verb, Verb::Doctor(_)) { Ok(()) } else { check_simd() };
+    let result = checked.and_then(|()| match cli.verb {
         Verb::Info(args) => info::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Compare(args) => compare::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Needle(args) => needle::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Plan(args) => plan::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
         Verb::Patch(args) => patch::run(&args),
         Verb::Completions(args) => completions::run(&args),

@@ -1,25 +1,35 @@
-//! Plots, as SVG.
+//! Pictures, as SVG files.
 
+pub mod bars;
 pub mod heatmap;
+pub mod lines;
+pub mod scatter;
+mod style;
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
-use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
 use plotters::prelude::SVGBackend;
 use plotters::style::WHITE;
-use tempfile::NamedTempFile;
 
-/// What is drawn on, in pixels.
-pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// Where to draw.
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-/// Finds out whether [`write_svg`] will have a place to write to.
+/// Finds out before a long run whether a file can be written. Nothing is left of it.
 pub fn check_writable(path: &Path) -> Result<()> {
-    beside(path).map(drop)
+    let cannot = || format!("cannot write {}", path.display());
+    if path.is_dir() {
+        return Err(anyhow!("it is a folder").context(cannot()));
+    }
+    if path.metadata().is_ok_and(|file| file.permissions().readonly()) {
+        return Err(anyhow!("it is read-only").context(cannot()));
+    }
+    beside(path).map(drop).with_context(cannot)
 }
 
-/// Draws on white and writes the file, whole or not at all.
+/// Draws a picture of `size` pixels on white into a file, which appears whole or not at all.
 pub fn write_svg(
     path: &Path,
     size: (u32, u32),
@@ -30,33 +40,24 @@ pub fn write_svg(
         let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         area.fill(&WHITE)?;
         draw(&area)?;
-        area.present()?;
+        area.present().map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))?;
     }
-    let file = beside(path)?;
-    std::fs::write(file.path(), svg).with_context(|| cannot(path))?;
-    file.as_file().sync_all().with_context(|| cannot(path))?;
-    file.persist(path).with_context(|| cannot(path))?;
-    Ok(())
+    let write = || -> Result<()> {
+        let mut file = beside(path)?;
+        file.write_all(svg.as_bytes())?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A file in the same folder, which is removed unless it is kept.
-fn beside(path: &Path) -> Result<NamedTempFile> {
-    if path.is_dir() {
-        return Err(anyhow!("it is a folder").context(cannot(path)));
-    }
+/// A new file in the same folder.
+fn beside(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();
     builder.prefix(".turboquant-").suffix(".svg");
+    // What a new file has, not what a secret one has.
     #[cfg(unix)]
-    let builder = {
-        use std::fs::Permissions;
-        use std::os::unix::fs::PermissionsExt;
-        // As other programs make files: less the umask.
-        builder.permissions(Permissions::from_mode(0o666))
-    };
-    builder.tempfile_in(folder.unwrap_or(Path::new("."))).with_context(|| cannot(path))
-}
-
-fn cannot(path: &Path) -> String {
-    format!("cannot write {}", path.display())
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder.unwrap_or(Path::new(".")))
 }

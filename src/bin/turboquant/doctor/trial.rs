@@ -1,0 +1,231 @@
+//! A model that really runs: what is allocated, whether it computes numbers, and how far they are from f16's.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use llama_turboquant::calibrate::TEXT;
+use llama_turboquant::eval::{EvalError, EvalOptions, Evaluation, PairScore, evaluate};
+use llama_turboquant::llama::{CacheType, Context, KvAnchors, KvCalibration, Model};
+
+use super::model::params;
+use super::{Args, Check, turbo};
+use crate::args::Pair;
+use crate::machine::size;
+
+pub const NAME: &str = "run";
+
+/// Tokens of the text.
+const N_TOKENS: u32 = 256;
+
+pub fn checks(args: &Args, path: &Path) -> Vec<Check> {
+    let model = match Model::load(path) {
+        Ok(model) => model,
+        Err(error) => {
+            return vec![Check::problem(NAME, error.to_string(), "give another file with -m")];
+        }
+    };
+    let pair = args.pair();
+    let mut checks = Vec::new();
+    checks.extend(calibration(args, &model, path, &pair));
+    let mut options = EvalOptions::default();
+    options.n_ctx = N_TOKENS;
+    options.n_chunks = 1;
+    options.n_threads = args.threads;
+    options.anchors = args.keys.anchors();
+    options.calibration = args.keys.calibration();
+    options.flash_attention = args.keys.flash_attention();
+    let mut ends = vec![Instant::now()];
+    let evaluation = evaluate(&model, TEXT, &[(pair.k.clone(), pair.v.clone())], &options, |_| {
+        ends.push(Instant::now());
+        true
+    });
+    match evaluation {
+        Ok(evaluation) => {
+            let Some(score) = evaluation.pairs.first() else { return checks };
+            checks.push(allocated(&model, &evaluation, score));
+            checks.push(divergence(args, score));
+            let seconds = |i: usize| (ends[i + 1] - ends[i]).as_secs_f64();
+            let prompt = [f64::from(N_TOKENS) / seconds(1), f64::from(N_TOKENS) / seconds(0)];
+            let speed = speed(args, &model, &pair, prompt);
+            let failed = |error| Check::problem(NAME, format!("{error:#}"), "turboquant plan says what fits");
+            checks.push(speed.unwrap_or_else(failed));
+        }
+        Err(EvalError::NotANumber { .. }) => checks.push(Check::problem(
+            NAME,
+            format!("{pair}: a logit is not a number"),
+            "if f16 does it, too (-ctk f16 -ctv f16), the model is damaged; else please report this, with the processor",
+        )),
+        Err(EvalError::AddsEos) => checks.push(Check::warning(
+            NAME,
+            "the model ends every text with a token: it was not run",
+            "eval cannot measure it either; llama-completion runs it",
+        )),
+        Err(error) => checks.push(Check::problem(NAME, error.to_string(), "turboquant plan says what fits")),
+    }
+    checks
+}
+
+/// Whether K and V have the bytes of their types.
+fn allocated(model: &Model, evaluation: &Evaluation, score: &PairScore) -> Check {
+    let (used, f16) = (score.memory, evaluation.reference.memory);
+    let layers = model.kv_layers();
+    // Of f16, by the number of values.
+    let share = |policy: &llama_turboquant::llama::CachePolicy, keys: bool| {
+        let types = policy.types(layers.len()).unwrap_or_default();
+        let values = |i: usize| {
+            let head_dim = if keys { layers[i].head_dim_k } else { layers[i].head_dim_v };
+            f64::from(layers[i].n_head_kv * head_dim)
+        };
+        let bits = |i: usize| f64::from(types[i].bits_per_value());
+        let each = || 0..types.len().min(layers.len());
+        each().map(|i| values(i) * bits(i)).sum::<f64>()
+            / each().map(|i| 16.0 * values(i)).sum::<f64>()
+    };
+    let expected_k = share(&score.k, true) * f16.k as f64;
+    let expected_v = share(&score.v, false) * f16.v as f64;
+    // An anchor for 64 keys.
+    let most_k = expected_k + f16.k as f64 / 64.0;
+    let found = format!("K {} and V {} at {N_TOKENS} tokens", size(used.k), size(used.v));
+    let is_k = used.k as f64 >= 0.97 * expected_k && used.k as f64 <= 1.03 * most_k;
+    let is_v = (used.v as f64 - expected_v).abs() <= 0.03 * expected_v;
+    match is_k && is_v {
+        true => Check::ok("allocated", format!("{found}, as {} / {} take", score.k, score.v)),
+        false => Check::problem(
+            "allocated",
+            format!(
+                "{found}, where {} / {} take {} and {}: llama.cpp has other types",
+                score.k,
+                score.v,
+                size(expected_k as u64),
+                size(expected_v as u64)
+            ),
+            "run this again with -v, and please report it",
+        ),
+    }
+}
+
+/// Mean divergence that a type costs on small models, as K (with anchors) and as V alike, nats.
+fn typical(t: CacheType) -> f64 {
+    match t {
+        CacheType::F32 | CacheType::F16 | CacheType::Bf16 => 0.002,
+        CacheType::Q8_0 => 0.003,
+        CacheType::Q5_1 | CacheType::Q5_0 => 0.015,
+        CacheType::Turbo4 => 0.012,
+        CacheType::Turbo3 => 0.04,
+        CacheType::Turbo2 => 0.2,
+        _ => 0.05,
+    }
+}
+
+fn divergence(args: &Args, score: &PairScore) -> Check {
+    let (k, v) = (score.k.base(), score.v.base());
+    // Without anchors keys cost up to 5 times as much.
+    let keys = if args.keys.anchors() == KvAnchors::Off { 5.0 } else { 1.0 };
+    let typical = keys * typical(k) + typical(v);
+    let summary = &score.summary;
+    let found = format!(
+        "mean KLD to f16 {:.4} over {} tokens, top-1 {:.0}% (small models have some {typical:.3})",
+        summary.mean_kld,
+        summary.n,
+        100.0 * summary.same_top
+    );
+    let mut fix = "measure it: turboquant eval; ".to_owned();
+    fix += if turbo(&score.k) && args.keys.calibration().is_none() {
+        "then --kv-calib auto, or a finer type for K"
+    } else {
+        "then a finer type for K"
+    };
+    match summary.mean_kld {
+        kld if kld > 10.0 * typical => Check::problem("quality", found, fix),
+        kld if kld > 3.0 * typical => Check::warning("quality", found, fix),
+        _ => Check::ok("quality", found),
+    }
+}
+
+/// A hint, of a moment. `prompt`: tokens per second of the pair, and of f16.
+fn speed(args: &Args, model: &Arc<Model>, pair: &Pair, prompt: [f64; 2]) -> Result<Check> {
+    let params = params(args, pair).n_ctx(N_TOKENS);
+    let params = match args.keys.calibration() {
+        Some(calibration) => params.kv_calibration(calibration),
+        None => params,
+    };
+    let mut context = Context::new(model, &params)?;
+    let tokens = model.vocab().tokenize(TEXT, true, false)?;
+    let (prefix, rest) = tokens.split_at(tokens.len().min(N_TOKENS as usize / 2));
+    context.append(prefix, 0)?;
+    context.synchronize()?;
+    let (begin, n) = (Instant::now(), rest.len().min(8));
+    for token in &rest[..n] {
+        context.append(std::slice::from_ref(token), 0)?;
+        context.synchronize()?;
+    }
+    Ok(Check::ok(
+        "speed",
+        format!(
+            "prompt {:.1} t/s (f16 {:.1}), generation {:.1} t/s; turboquant bench model measures it at depth",
+            prompt[0],
+            prompt[1],
+            n as f64 / begin.elapsed().as_secs_f64()
+        ),
+    ))
+}
+
+/// Whether there are key scales for the model: those that are named, or in the user's cache, or beside the model.
+fn calibration(args: &Args, model: &Arc<Model>, path: &Path, pair: &Pair) -> Option<Check> {
+    let name = "calibration";
+    if let Some(asked) = args.keys.calibration_name() {
+        return Some(Check::ok(name, format!("--kv-calib {asked} is taken")));
+    }
+    if !turbo(&pair.k) {
+        return None;
+    }
+    let beside = path.with_extension("kvcal.gguf");
+    // A file of another model is refused: that tells whose it is.
+    let is_of_model = |file: &Path| {
+        let params = params(args, pair).n_ctx(N_TOKENS);
+        Context::new(model, &params.kv_calibration(KvCalibration::File(file.into()))).is_ok()
+    };
+    let of_model = |file: &PathBuf| file.is_file() && is_of_model(file);
+    let found = std::iter::once(beside).chain(cached()).find(of_model);
+    Some(match found {
+        Some(file) => Check::ok(
+            name,
+            format!(
+                "{} is of this model: use it with --kv-calib {}",
+                file.display(),
+                file.display()
+            ),
+        ),
+        None => Check::ok(
+            name,
+            format!(
+                "there are no key scales for this model, which make K better still: turboquant calibrate -m {}, or \
+                 --kv-calib auto",
+                path.display()
+            ),
+        ),
+    })
+}
+
+/// Files of the user's cache, where `--kv-calib auto` keeps them.
+fn cached() -> Vec<PathBuf> {
+    let variable =
+        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = variable("LLAMA_CACHE").or_else(|| {
+        let system = if cfg!(windows) {
+            variable("LOCALAPPDATA")
+        } else if cfg!(target_os = "macos") {
+            variable("HOME").map(|home| home.join("Library/Caches"))
+        } else {
+            variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
+        };
+        Some(system?.join("llama.cpp"))
+    });
+    let Some(entries) = folder.and_then(|f| std::fs::read_dir(f.join("kv-calib")).ok()) else {
+        return Vec::new();
+    };
+    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    files.filter(|file| file.extension().is_some_and(|extension| extension == "gguf")).collect()
+}
