@@ -30,6 +30,7 @@ pub fn draw(path: &Path, title: &str, x: &str, y: &str, points: &[Point]) -> Res
         (each().fold(f64::MAX, f64::min), each().fold(f64::MIN, f64::max))
     };
     let ((x0, x1), (y0, y1)) = (range(&|p| p.x), range(&|p| p.y));
+    let y1 = range(&|p| p.y + p.error).1.max(y1);
     if points.is_empty() || !(y0 > 0.0 && y1.is_finite()) {
         bail!("there is nothing to draw in {}", path.display());
     }
