@@ -112,8 +112,8 @@ int32_t llama_kv_anchors::free_row(const stream_t & st) const {
     return -1;
 }
 
-// how long the next run has to be, so that the free rows last for the free cells
-uint32_t llama_kv_anchors::run_len(const stream_t & st) const {
+// how long a run from this cell on has to be, so that the free rows last for the free cells
+uint32_t llama_kv_anchors::run_len(const stream_t & st, uint32_t cell) const {
     uint32_t n_free_rows = 0;
     for (const auto & run : st.run) {
         n_free_rows += run.n == 0;
@@ -124,7 +124,9 @@ uint32_t llama_kv_anchors::run_len(const stream_t & st) const {
     }
     // short runs take rows from long ones. a few rows may lack in the end: runs of N_RUN cells lie as attention's tiles do
     if (n_free_cells <= (n_free_rows + n_rows/16)*N_RUN) {
-        return N_RUN;
+        // to the end of the tile: attention is fastest where all cells of one share their anchor
+        const uint32_t rest = N_RUN - cell % N_RUN;
+        return rest < N_RUN_MIN ? rest + N_RUN : rest;
     }
     return (n_free_cells + n_free_rows - 1)/n_free_rows;
 }
@@ -229,7 +231,7 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
         }
 
         // the run's own keys and those before it
-        const uint32_t len   = run_len(st);
+        const uint32_t len   = run_len(st, toks.cell[k]);
         const uint32_t n_own = std::min(len, n - k);
         uint32_t first = std::min(k, k + n_own - std::min(k + n_own, N_MEAN));
         while (first < k && toks.pos[first] < N_SINK) {
@@ -453,7 +455,15 @@ static ggml_tensor * split_heads(ggml_context * ctx, ggml_tensor * t, int64_t n_
 }
 
 ggml_tensor * llama_kv_anchor_terms::logits(ggml_context * ctx, ggml_tensor * q) const {
-    return ggml_mul_mat(ctx, split_heads(ctx, table, q->ne[0]), q);
+    ggml_tensor * m = split_heads(ctx, table, q->ne[0]);
+    if (q->ne[1] > 1) {
+        return ggml_mul_mat(ctx, m, q);
+    }
+    // one token: the heads that share keys are a matrix's columns, which is faster than vector by vector
+    const int64_t n_group = q->ne[2]/m->ne[2];
+
+    ggml_tensor * heads = ggml_view_4d(ctx, q, q->ne[0], n_group, m->ne[2], q->ne[3], q->nb[2], n_group*q->nb[2], q->nb[3], 0);
+    return ggml_reshape_4d(ctx, ggml_mul_mat(ctx, m, heads), m->ne[1], 1, q->ne[2], q->ne[3]);
 }
 
 void llama_kv_anchor_terms::attach(ggml_context * ctx, ggml_tensor * flash_attn, ggml_tensor * q) const {

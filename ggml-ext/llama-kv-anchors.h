@@ -126,7 +126,7 @@ private:
     void     plan_seq(const llama_kv_cells & cells, const seq_tokens & toks);
     int32_t  free_row(const stream_t & st) const;
     void     recount (const llama_kv_cells & cells, stream_t & st) const;
-    uint32_t run_len (const stream_t & st) const;
+    uint32_t run_len (const stream_t & st, uint32_t cell) const;
 };
 
 // the inputs of a graph that reads or writes the anchors of one cache

@@ -70,6 +70,13 @@ impl Runs {
     pub fn split(&mut self, ids: &[i32]) {
         self.len = 0;
         let mut id = ids[0];
+        // Nearly every tile has one.
+        if ids.len() == TILE && ids.iter().fold(0, |differs, other| differs | (other ^ id)) == 0 {
+            if id >= 0 {
+                self.push(TILE, id);
+            }
+            return;
+        }
         for (i, chunk) in ids.chunks(CHUNK).enumerate() {
             // Nearly every chunk goes on with the run before.
             if chunk.iter().fold(0, |differs, other| differs | (other ^ id)) == 0 {
