@@ -10,20 +10,16 @@ pub fn checks(threads: Option<u32>) -> Vec<Check> {
 }
 
 fn memory(memory: &Memory) -> Vec<Check> {
-    let known = |bytes: Option<u64>| bytes.map_or("not known".to_owned(), size);
-    let mut found = format!("{}, available {}", known(memory.total), known(memory.available));
-    if let (Some(swap), Some(free)) = (memory.swap, memory.swap_free) {
-        found += &match swap {
-            0 => ", no swap".to_owned(),
-            _ => format!(", swap {}, free {}", size(swap), size(free)),
-        };
-    }
+    let mut found = format!("{}, available {}", size(memory.total), size(memory.available));
+    found += &match memory.swap {
+        0 => ", no swap".to_owned(),
+        swap => format!(", swap {}, free {}", size(swap), size(memory.swap_free)),
+    };
     if let Some(locked) = memory.locked {
         found += &format!(", at most {} can be locked (--mlock)", size(locked));
     }
     let mut checks = Vec::new();
-    let scarce = memory.total.zip(memory.available).is_some_and(|(all, free)| free < all / 10);
-    checks.push(match scarce {
+    checks.push(match memory.available < memory.total / 10 {
         true => Check::warning(
             "memory",
             found,
@@ -59,9 +55,6 @@ fn processors(threads: Option<u32>) -> Check {
     let mut found = format!("{n} for this process");
     if let Some(cores) = machine::n_cores().filter(|&cores| cores < n) {
         found += &format!(", of {cores} cores: -t {cores} may be as fast");
-    }
-    if let Some(quota) = machine::cpu_quota() {
-        found += &format!(", the container gives the time of {quota:.1}");
     }
     let variable = std::env::var("LLAMA_ARG_THREADS").ok().and_then(|value| value.parse().ok());
     let asked = [("-t", threads), ("LLAMA_ARG_THREADS", variable)];
