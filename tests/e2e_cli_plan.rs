@@ -178,3 +178,30 @@ fn recommends_by_what_was_measured() {
     let longest = number(&shorter["recommended"][0]["ctx_size"]);
     assert!((256.0..8192.0).contains(&longest), "{shorter}");
 }
+
+#[test]
+#[ignore = "prints the tables of docs/cli.md: cargo test --test e2e_cli_plan tables -- --ignored --nocapture"]
+fn tables_for_the_page() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let outline = |name: &str, outline: Outline| {
+        let path = dir.path().join(name);
+        outline.write(&path);
+        path
+    };
+    let models = [
+        models::path("smollm2"),
+        models::path("gemma"),
+        outline("llama-8b.gguf", Outline::llama_8b()),
+        outline("gemma3-4b.gguf", Outline::gemma3_4b()),
+        outline("deepseek-mla.gguf", Outline::deepseek_mla()),
+    ];
+    let contexts = CONTEXTS.map(|n| n.to_string());
+    for path in &models {
+        let path = path.to_str().expect("a path in UTF-8");
+        let args = ["plan", path, "--memory", "16G", "-c"];
+        let args: Vec<_> = args.into_iter().chain(contexts.iter().map(String::as_str)).collect();
+        let ran = run(env!("CARGO_BIN_EXE_turboquant"), &args, &[], Duration::from_secs(300));
+        ran.assert_success();
+        println!("{path}\n{}", ran.stdout);
+    }
+}

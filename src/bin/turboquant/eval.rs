@@ -12,6 +12,7 @@ use crate::args::{KeyArgs, ModelArgs, PairArgs, read_text};
 use crate::interrupt::Interrupt;
 use crate::plot::{self, scatter};
 use crate::table::{Format, Table};
+use crate::units::mib;
 use crate::{progress, provenance};
 
 /// Measure what cache types cost in quality: divergence from f16 caches, and perplexity, over a text.
@@ -122,7 +123,7 @@ fn table(evaluation: &Evaluation) -> Table {
         table.row([
             format!("{} / {}", score.k, score.v),
             format!("{:.2}", score.bits_per_value),
-            format!("{:.2}", mib(score)),
+            format!("{:.2}", mib(score.memory.kv())),
             format!("{:.3}", summary.ppl),
             format!("{:.4}", summary.mean_kld),
             format!("{:.4}", summary.mean_kld_error),
@@ -140,7 +141,7 @@ fn json(args: &Args, model: &Model, evaluation: &Evaluation) -> Value {
             "k": score.k.to_string(),
             "v": score.v.to_string(),
             "bits_per_value": score.bits_per_value,
-            "kv_mib": mib(score),
+            "kv_mib": mib(score.memory.kv()),
             "ppl": score.summary.ppl,
             "mean_kld": score.summary.mean_kld,
             "mean_kld_error": score.summary.mean_kld_error,
@@ -157,8 +158,4 @@ fn json(args: &Args, model: &Model, evaluation: &Evaluation) -> Value {
     });
     let results = scores(evaluation).map(score).collect();
     provenance::json(&args.model, model, &args.keys, settings, results)
-}
-
-fn mib(score: &PairScore) -> f64 {
-    score.memory.kv() as f64 / f64::from(1 << 20)
 }

@@ -13,6 +13,7 @@ use llama_turboquant::llama::{
 use crate::args::check_model;
 use crate::log::{self, Errors};
 use crate::table::Table;
+use crate::units::mib;
 
 /// Show what was built and what it runs on; of a model, its shape and which cache types it can have.
 ///
@@ -188,10 +189,6 @@ fn types(model: &Model) -> String {
     let notes = (1..).zip(&reasons).map(|(n, reason): (u32, _)| format!("\n[{n}] {reason}"));
     let notes: String = notes.collect();
     table.text() + &notes + if notes.is_empty() { "" } else { "\n" }
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 fn gib(bytes: u64) -> f64 {

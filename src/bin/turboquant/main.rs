@@ -20,6 +20,7 @@ mod prompt;
 mod provenance;
 mod run;
 mod table;
+mod units;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -16,11 +16,12 @@ use super::setting::{Setting, Treatment};
 use super::stats::{Spread, ratios};
 use crate::args::{ModelArgs, Pair, check_model};
 use crate::log::{self, Errors};
-use crate::machine::{Memory, mib, size};
+use crate::machine::Memory;
 use crate::plot::{self, lines};
 use crate::progress;
 use crate::provenance::with_provenance;
 use crate::table::{Format, Table};
+use crate::units::{mib, size};
 
 /// Measure a model's speed, in tokens per second: prompts (pp) and generation (tg), at depths of the context.
 ///

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::args::{KeyArgs, ModelArgs, Pair};
 use crate::interrupt::Interrupt;
 use crate::table::Format;
+use crate::units::mib;
 use crate::{Exit, progress, prompt, provenance};
 
 /// Run one prompt under several cache types, side by side.
@@ -132,8 +133,4 @@ fn result(run: &PairRun) -> Value {
         "same_top": run.summary.same_top,
         "kld": run.places.iter().map(|place| place.kld).collect::<Vec<_>>(),
     })
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }

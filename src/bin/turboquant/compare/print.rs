@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 
 use llama_turboquant::eval::PairRun;
 
-use super::mib;
 use crate::table::Table;
+use crate::units::mib;
 
 /// Where a text leaves the reference's.
 const MARK: &str = "[!=]";

@@ -1,7 +1,8 @@
 //! Memory and processors, and how much of them this process may have.
 
 use super::Check;
-use crate::machine::{self, Memory, size};
+use crate::machine::{self, Memory};
+use crate::units::size;
 
 pub fn checks(threads: Option<u32>) -> Vec<Check> {
     let mut checks = memory(&Memory::now());

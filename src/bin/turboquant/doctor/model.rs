@@ -9,7 +9,8 @@ use llama_turboquant::llama::{
 
 use super::{Args, Check, is_fast, turbo};
 use crate::args::{Pair, check_model};
-use crate::machine::{Memory, size};
+use crate::machine::Memory;
+use crate::units::size;
 
 /// The check that says whether there can be contexts.
 pub const TYPES: &str = "types";

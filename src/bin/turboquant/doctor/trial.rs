@@ -12,7 +12,7 @@ use llama_turboquant::llama::{CacheType, Context, KvAnchors, KvCalibration, Mode
 use super::model::params;
 use super::{Args, Check, turbo};
 use crate::args::Pair;
-use crate::machine::size;
+use crate::units::size;
 
 pub const NAME: &str = "run";
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::args::{KeyArgs, Pair, PairArgs, check_model};
 use crate::log::{self, Errors};
 use crate::table::{Format, Table};
+use crate::units::{mib, size};
 
 use recommend::Advice;
 
@@ -120,10 +121,12 @@ fn text(rows: &[Row], contexts: &[u32], memory: u64) -> String {
     }
     text += "\nK and V in MiB, by tokens of context:\n\n";
     text += &table(rows, contexts).text();
-    for row in rows {
-        if let Err(reason) = &row.uses {
-            text += &format!("\n{}: {reason}\n", row.pair);
-        }
+    let refused = |row: &Row| Some((row.pair.to_string(), row.uses.as_ref().err()?.to_string()));
+    let refused: Vec<_> = rows.iter().filter_map(refused).collect();
+    // Pairs that come next to each other often have one reason.
+    for same in refused.chunk_by(|a, b| a.1 == b.1) {
+        let pairs: Vec<_> = same.iter().map(|(pair, _)| pair.as_str()).collect();
+        text += &format!("\n{}: {}\n", pairs.join(", "), same[0].1);
     }
     text.push('\n');
     for (index, &n_ctx) in contexts.iter().enumerate() {
@@ -196,15 +199,4 @@ fn bytes(text: &str) -> Result<u64, String> {
     let number: f64 = digits.trim().parse().map_err(|_| error())?;
     let bytes = number * factor;
     if bytes >= 1.0 && bytes < 2f64.powi(63) { Ok(bytes as u64) } else { Err(error()) }
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
-fn size(bytes: u64) -> String {
-    match mib(bytes) {
-        mib if mib < 1024.0 => format!("{mib:.1} MiB"),
-        mib => format!("{:.2} GiB", mib / 1024.0),
-    }
 }

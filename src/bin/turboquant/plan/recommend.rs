@@ -3,8 +3,9 @@
 use llama_turboquant::llama::CacheType;
 use serde_json::{Value, json};
 
-use super::{Row, mib};
+use super::Row;
 use crate::args::Pair;
+use crate::units::size;
 
 /// Mean KL divergence from f16 of SmolLM2-135M and Gemma-3-270M, 512 tokens of context, as docs/quality.md has it.
 /// The most precise pair first.
@@ -77,7 +78,7 @@ impl<'a> Advice<'a> {
                 row.pair
             ),
             Self::TooLarge { least } => {
-                format!("no context fits: weights and buffers alone take {:.1} MiB\n", mib(*least))
+                format!("no context fits: weights and buffers alone take {}\n", size(*least))
             }
         }
     }
