@@ -82,6 +82,8 @@ pub enum EditError {
     MissingThen { edit: String, file: String, anchor: String, then: String, line: usize },
     #[error("{edit}: {}: {source}", path.display())]
     Io { edit: String, path: PathBuf, source: io::Error },
+    #[error("{why}; what was done could not be undone: see {paths:?}")]
+    NotUndone { why: String, paths: Vec<PathBuf> },
 }
 
 /// What happened to one edit.
@@ -368,10 +370,15 @@ impl Plan {
     pub fn write(&self, root: &Path, stop: &dyn Fn() -> bool) -> Result<bool, EditError> {
         let mut undo = Undo::default();
         let result = self.write_all(root, stop, &mut undo);
-        if !matches!(result, Ok(true)) {
-            undo.run();
+        if matches!(result, Ok(true)) {
+            return result;
         }
-        result
+        let paths = undo.run();
+        if paths.is_empty() {
+            return result;
+        }
+        let why = result.err().map_or("stopped".into(), |error| error.to_string());
+        Err(EditError::NotUndone { why, paths })
     }
 
     fn write_all(
@@ -428,17 +435,25 @@ impl Undo {
         Ok(())
     }
 
-    /// As far as that can be: an error is what brought us here.
-    fn run(self) {
+    /// As far as that can be; returns what could not.
+    fn run(self) -> Vec<PathBuf> {
+        let mut failed = Vec::new();
+        let mut check = |result: io::Result<()>, path| match result {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => failed.push(path),
+            _ => {}
+        };
         for (path, old) in self.files.into_iter().rev() {
-            let _ = match old {
-                Some(bytes) => fs::write(path, bytes),
-                None => fs::remove_file(path),
+            let result = match old {
+                Some(bytes) => fs::write(&path, bytes),
+                // A part that has become its file is gone.
+                None => fs::remove_file(&path),
             };
+            check(result, path);
         }
         for dir in self.folders.into_iter().rev() {
-            let _ = fs::remove_dir(dir);
+            check(fs::remove_dir(&dir), dir);
         }
+        failed
     }
 }
 

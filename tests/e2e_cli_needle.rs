@@ -26,7 +26,7 @@ fn array(value: &Value) -> &Vec<Value> {
 }
 
 const SMALL: [&str; 8] =
-    ["--lengths", "400,500", "--depths", "0,50,100", "--keys", "3", "--trials", "2"];
+    ["--lengths", "400", "500", "--depths", "0,50,100", "--keys", "3", "--trials", "2"];
 
 #[test]
 fn every_cell_is_tried_with_every_pair() {

@@ -97,7 +97,9 @@ impl Checkout {
     fn git(&self, args: &[&str]) {
         let who =
             ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "core.autocrlf=false"];
-        let output = Command::new("git").arg("-C").arg(self.dir()).args(who).args(args).output();
+        let mine = ["-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"];
+        let output =
+            Command::new("git").arg("-C").arg(self.dir()).args(who).args(mine).args(args).output();
         let output = output.expect("git runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

@@ -40,12 +40,15 @@ pub(super) fn check(model: &Model, params: &ContextParams) -> Result<(), Context
     Err(ContextError::Memory { n_ctx, needed, free, longest })
 }
 
-/// Bytes that the caches take, at least and at most: layers with a sliding window may keep little or all.
+/// Bytes that a context takes, at least and about at most: layers with a sliding window may keep little or all.
 fn bounds(model: &Model, params: &ContextParams, n_ctx: u32) -> (u64, u64) {
     let n_layer = model.kv_layers().len();
     let types = |policy: &super::CachePolicy| policy.types(n_layer).unwrap_or_default();
     let (of_k, of_v) = (types(&params.type_k), types(&params.type_v));
-    let (mut least, mut most) = (0.0, 0.0);
+    // Logits of a batch, the largest of the buffers.
+    let n_logits =
+        f64::from(params.n_ubatch.min(params.n_batch)) * f64::from(model.vocab().n_tokens());
+    let (mut least, mut most) = (0.0, 4.0 * n_logits);
     for ((layer, k), v) in model.kv_layers().iter().zip(of_k).zip(of_v) {
         let k = f64::from(layer.head_dim_k) * f64::from(k.bits_per_value());
         // With latent attention values are a part of keys.

@@ -60,7 +60,7 @@ impl ModelProbe {
             let params = params.clone().n_ctx(steps.saturating_mul(step));
             Ok(self.memory_use(&params)?.total() <= memory)
         };
-        let (mut low, mut high) = (0, self.model.n_ctx_train().div_ceil(step));
+        let (mut low, mut high) = (0, (self.model.n_ctx_train() / step).max(1));
         if fits(high)? {
             return Ok(Some(high * step));
         }

@@ -40,16 +40,22 @@ pub fn cpu() -> Option<Device> {
     devices().into_iter().find(|device| device.is_cpu)
 }
 
-/// Bytes of the host's memory that are free or can be made so, swap included, within the limits of a container.
+/// Bytes of the host's memory that are free or can be made so: with swap, or within the limit of a container.
 /// None: the system does not say.
 pub fn free_memory() -> Option<u64> {
     let refresh = MemoryRefreshKind::nothing().with_ram().with_swap();
     let system = System::new_with_specifics(RefreshKind::nothing().with_memory(refresh));
-    // Of a container's memory all is free but what processes hold: files in it can be dropped.
-    let limit =
-        system.cgroup_limits().map_or(u64::MAX, |of| of.total_memory.saturating_sub(of.rss));
-    let free = system.available_memory().min(limit) + system.free_swap();
-    (system.total_memory() > 0).then_some(free)
+    let (total, available) = (system.total_memory(), system.available_memory());
+    if total == 0 {
+        return None;
+    }
+    let limits = system.cgroup_limits().filter(|of| of.total_memory < total);
+    Some(match limits {
+        // Of a container's memory all is free but what processes hold: files in it can be dropped. Of the host's swap it may
+        // have none.
+        Some(of) => available.min(of.total_memory.saturating_sub(of.rss)),
+        None => available + system.free_swap(),
+    })
 }
 
 fn device(index: usize) -> Device {

@@ -178,7 +178,7 @@ impl TypeArgs {
 }
 
 /// Types of K and V, to compare with others.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pair {
     pub k: CachePolicy,
     pub v: CachePolicy,

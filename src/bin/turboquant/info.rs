@@ -11,6 +11,7 @@ use llama_turboquant::llama::{
 };
 
 use crate::args::check_model;
+use crate::interrupt::Interrupt;
 use crate::log::{self, Errors};
 use crate::table::Table;
 use crate::units::mib;
@@ -31,6 +32,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let _interrupt = Interrupt::new()?;
     log::init(args.verbose, Errors::InMessage);
     crate::print(&match args.model.as_deref().or(args.file.as_deref()) {
         Some(path) => of_model(path)?,

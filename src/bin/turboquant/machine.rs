@@ -34,7 +34,9 @@ impl Memory {
         let refresh = MemoryRefreshKind::nothing().with_ram().with_swap();
         let system = System::new_with_specifics(RefreshKind::nothing().with_memory(refresh));
         let total = system.total_memory();
-        let limits = system.cgroup_limits().filter(|of| of.total_memory < total);
+        // Without a total sysinfo panics there.
+        let limits = if total > 0 { system.cgroup_limits() } else { None };
+        let limits = limits.filter(|of| of.total_memory < total);
         Self {
             total,
             available: system.available_memory(),
@@ -44,6 +46,13 @@ impl Memory {
             address_space: limit("Max address space"),
             locked: limit("Max locked memory"),
         }
+    }
+
+    /// What this process could have if nothing else ran. None: not known.
+    pub fn all(&self) -> Option<u64> {
+        let container = self.container.map(|of| of.limit);
+        let total = (self.total > 0).then_some(self.total);
+        [total, container, self.address_space].into_iter().flatten().min()
     }
 
     /// The least of what there is for this process, and what says so.

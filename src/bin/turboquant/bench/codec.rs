@@ -11,6 +11,7 @@ use llama_turboquant::kernels::{self, BlockQ8_0, Kernels, QK8_0, Rows};
 use serde_json::{Value, json};
 
 use super::stats::{Spread, ratios};
+use crate::interrupt::Interrupt;
 use crate::plot::{self, bars};
 use crate::progress;
 use crate::provenance::with_provenance;
@@ -60,6 +61,7 @@ struct Work<'a> {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let interrupt = Interrupt::new()?;
     let n = args.values as usize;
     if !n.is_multiple_of(QK) {
         return Err(crate::Exit::usage(format!("--values {n} is not a multiple of {QK}")));
@@ -83,7 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
         Format::Md => table(args, &all).markdown(),
         Format::Json => format!("{:#}\n", json(args, &all)),
     })?;
-    args.plot.as_ref().map_or(Ok(()), |path| draw(args, path, &all))
+    args.plot.as_ref().map_or(Ok(()), |path| interrupt.hold(|| draw(args, path, &all)))
 }
 
 /// All operations of a type, by instruction set.

@@ -172,6 +172,7 @@ fn context_params(args: &Args, depths: &[u32], tests: &[Test]) -> ContextParams 
     let behind = tests.iter().map(tokens).max().unwrap_or(0);
     let params = ContextParams::default()
         .n_ctx(depths.last().unwrap_or(&0) + behind)
+        .n_batch(args.ubatch_size.max(2048))
         .n_ubatch(args.ubatch_size)
         .swa_full(args.swa_full);
     match args.model.threads {

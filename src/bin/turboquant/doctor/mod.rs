@@ -14,6 +14,7 @@ use llama_turboquant::llama::{CachePolicy, CacheType, KvPreset};
 use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, Pair};
+use crate::interrupt::Interrupt;
 use crate::log::{self, Errors};
 use crate::provenance::with_provenance;
 use crate::table::{Format, Table};
@@ -108,6 +109,7 @@ impl Check {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let _interrupt = Interrupt::new()?;
     log::init(args.verbose, Errors::InMessage);
     let mut checks = kernels::checks();
     checks.extend(environment::checks());
@@ -117,8 +119,8 @@ pub fn run(args: &Args) -> Result<()> {
     let runs = kernels::chosen().is_ok();
     if let Some(path) = &args.model {
         checks.extend(model::checks(args, path));
-        let can_have =
-            checks.iter().all(|check| check.name != model::TYPES || check.state != State::Problem);
+        let stops = |check: &Check| check.name == model::TYPES || check.name == model::SIZE;
+        let can_have = !checks.iter().any(|check| stops(check) && check.state == State::Problem);
         if !args.no_run && runs && can_have {
             checks.extend(trial::checks(args, path));
         } else if !args.no_run {

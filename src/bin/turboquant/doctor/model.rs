@@ -14,6 +14,8 @@ use crate::units::size;
 
 /// The check that says whether there can be contexts.
 pub const TYPES: &str = "types";
+/// The name of the check whether the model fits into memory.
+pub const SIZE: &str = "size";
 
 pub fn checks(args: &Args, path: &Path) -> Vec<Check> {
     let probe = check_model(path).and_then(|()| Ok(ModelProbe::open(path)?));
@@ -159,7 +161,7 @@ fn fits(args: &Args, probe: &ModelProbe, pair: &Pair) -> Check {
     let (used, plain) = match both {
         Ok(both) => both,
         Err(error) => {
-            return Check::problem("size", error.to_string(), "take a shorter context: -c");
+            return Check::problem(SIZE, error.to_string(), "take a shorter context: -c");
         }
     };
     let found = format!(
@@ -170,10 +172,12 @@ fn fits(args: &Args, probe: &ModelProbe, pair: &Pair) -> Check {
         size(used.total())
     );
     let Some((room, of)) = Memory::now().room().filter(|(room, _)| used.total() > *room) else {
-        return Check::ok("size", found);
+        return Check::ok(SIZE, found);
     };
-    let longest = probe.longest_context(&wanted, room).ok().flatten();
-    let fix = longest
-        .map_or("a smaller model, or coarser types".to_owned(), |n| format!("-c {n} or less"));
-    Check::warning("size", format!("{found}, but {of} has {} left", size(room)), fix)
+    let found = format!("{found}, but {of} has {} left", size(room));
+    match probe.longest_context(&wanted, room) {
+        Ok(Some(n)) => Check::warning(SIZE, found, format!("-c {n} or less")),
+        Ok(None) => Check::problem(SIZE, found, "a smaller model, or more memory"),
+        Err(error) => Check::problem(SIZE, error.to_string(), "a smaller model, or more memory"),
+    }
 }

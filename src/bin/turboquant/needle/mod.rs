@@ -39,13 +39,14 @@ pub struct Args {
     #[arg(long, value_name = "K/V", num_args = 1.., default_values = ["f16/f16", "turbo4/turbo4", "turbo3/turbo3"])]
     pairs: Vec<Pair>,
     /// Tokens of prompts, the question included.
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "512,1024,2048",
+    #[arg(long, value_name = "N", num_args = 1.., value_delimiter = ',', default_value = "512,1024,2048",
         value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     lengths: Vec<u32>,
     /// Where needles are, percent: 0 is the beginning.
     #[arg(
         long,
-        value_name = "PERCENT,...",
+        value_name = "PERCENT",
+        num_args = 1..,
         value_delimiter = ',',
         default_value = "0,25,50,75,100",
         allow_negative_numbers = true

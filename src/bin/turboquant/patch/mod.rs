@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use llama_turboquant::llama::{GGML, LLAMA_CPP};
-use signal_hook::{consts::SIGINT, flag};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
-use crate::Exit;
+use crate::{Exit, progress};
 
 /// Give a llama.cpp checkout of yours the types turbo2, turbo3 and turbo4.
 ///
@@ -75,6 +76,9 @@ pub fn run(args: &Args) -> Result<()> {
     if args.diff {
         return crate::print(&report::diff(&plan));
     }
+    if let Some(note) = tree::note(dir) {
+        progress::message(&note);
+    }
     if args.apply {
         apply(dir, &plan)?;
         return crate::print(
@@ -87,12 +91,16 @@ pub fn run(args: &Args) -> Result<()> {
 /// Makes the changes. Ctrl-C undoes them.
 fn apply(dir: &Path, plan: &edit::Plan) -> Result<()> {
     let interrupt = Arc::new(AtomicBool::new(false));
-    flag::register(SIGINT, Arc::clone(&interrupt))?;
+    for signal in [SIGINT, SIGTERM] {
+        flag::register(signal, Arc::clone(&interrupt))?;
+    }
     let stop = || interrupt.load(Ordering::Relaxed);
     let written = plan.write(dir, &stop);
-    match written.with_context(|| format!("{} is as it was", dir.display()))? {
-        true => Ok(()),
-        false => Err(Exit::interrupted()),
+    match written {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Exit::interrupted()),
+        Err(error @ edit::EditError::NotUndone { .. }) => Err(error.into()),
+        Err(error) => Err(error).with_context(|| format!("{} is as it was", dir.display())),
     }
 }
 

@@ -5,11 +5,13 @@ mod recommend;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use llama_turboquant::llama::{ContextError, ContextParams, MemoryUse, ModelProbe, cpu};
+use llama_turboquant::llama::{ContextError, ContextParams, MemoryUse, ModelProbe};
 use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, Pair, PairArgs, check_model};
+use crate::interrupt::Interrupt;
 use crate::log::{self, Errors};
+use crate::machine::Memory;
 use crate::table::{Format, Table};
 use crate::units::{mib, size};
 
@@ -19,7 +21,7 @@ use recommend::Advice;
 ///
 /// Nothing is loaded or allocated: llama.cpp is asked what it would take. The longest context is that of which weights,
 /// cache and buffers for computing fit together, at most the training context. For each context the most precise pair
-/// that fits is recommended, of those whose quality was measured.
+/// that fits is recommended, of those whose quality was measured. Key scales take next to no memory.
 #[derive(clap::Args)]
 pub struct Args {
     /// The model, a GGUF file [also: -m MODEL].
@@ -33,7 +35,7 @@ pub struct Args {
     #[arg(short, long, visible_alias = "ctx", value_name = "N", num_args = 1..,
         value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     ctx_size: Vec<u32>,
-    /// Memory for all: 16G, 800M [default: the machine's].
+    /// Memory for all: 16G, 800M [default: the machine's, or what its container or ulimit leave of it].
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     memory: Option<u64>,
     /// Sequences at once.
@@ -63,18 +65,20 @@ struct Row {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let _interrupt = Interrupt::new()?;
     log::init(args.verbose, Errors::InMessage);
     let Some(path) = args.model.as_deref().or(args.file.as_deref()) else {
         bail!("no model"); // clap asks for one
     };
     check_model(path)?;
     let probe = ModelProbe::open(path)?;
-    let Some(memory) = args.memory.or_else(|| cpu().map(|cpu| cpu.memory)) else {
+    let Some(memory) = args.memory.or_else(|| Memory::now().all()) else {
         bail!("the machine's memory is not known: give --memory");
     };
     let contexts = contexts(args, probe.model().n_ctx_train());
     let f16: Pair = "f16/f16".parse()?;
-    let pairs = std::iter::once(&f16).chain(&args.pairs.pairs);
+    let others = args.pairs.pairs.iter().filter(|pair| **pair != f16);
+    let pairs = std::iter::once(&f16).chain(others);
     let rows = pairs.map(|pair| row(args, &probe, pair, &contexts, memory)).collect::<Vec<_>>();
     crate::print(&match args.format {
         Format::Table => text(&rows, &contexts, memory),
@@ -103,8 +107,12 @@ fn row(args: &Args, probe: &ModelProbe, pair: &Pair, contexts: &[u32], memory: u
         .flash_attention(args.keys.flash_attention());
     let of = |&n_ctx: &u32| probe.memory_use(&params.clone().n_ctx(n_ctx));
     let uses = contexts.iter().map(of).collect::<Result<Vec<_>, _>>();
-    let longest = uses.as_ref().ok().and_then(|_| probe.longest_context(&params, memory).ok());
-    Row { pair: pair.clone(), uses, longest: longest.flatten() }
+    let all = uses.and_then(|uses| Ok((uses, probe.longest_context(&params, memory)?)));
+    let (uses, longest) = match all {
+        Ok((uses, longest)) => (Ok(uses), longest),
+        Err(reason) => (Err(reason), None),
+    };
+    Row { pair: pair.clone(), uses, longest }
 }
 
 fn text(rows: &[Row], contexts: &[u32], memory: u64) -> String {

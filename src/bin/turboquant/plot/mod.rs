@@ -23,6 +23,10 @@ pub fn check_writable(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(anyhow!("it is a folder").context(cannot()));
     }
+    // It would be replaced, not written to.
+    if path.symlink_metadata().is_ok_and(|file| !file.is_file()) {
+        return Err(anyhow!("it is no plain file").context(cannot()));
+    }
     if path.metadata().is_ok_and(|file| file.permissions().readonly()) {
         return Err(anyhow!("it is read-only").context(cannot()));
     }
