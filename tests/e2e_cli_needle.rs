@@ -25,7 +25,7 @@ fn array(value: &Value) -> &Vec<Value> {
     value.as_array().expect("an array")
 }
 
-const SMALL: [&str; 8] =
+const SMALL: [&str; 9] =
     ["--lengths", "400", "500", "--depths", "0,50,100", "--keys", "3", "--trials", "2"];
 
 #[test]

@@ -74,7 +74,7 @@ impl Server {
     /// Greedy tokens that continue a prompt, as the reply lists them.
     fn complete(&self, prompt: &str) -> String {
         let body = format!(
-            r#"{{"prompt": "{prompt}", "n_predict": 16, "temperature": 0, "cache_prompt": false, "return_tokens": true}}"#
+            r#"{{"prompt": "{prompt}", "n_predict": 16, "temperature": 0, "cache_prompt": false, "return_tokens": true, "ignore_eos": true}}"#
         );
         let reply = self.request("POST", "/completion", &body);
         let reply = reply.unwrap_or_else(|| panic!("no answer to {prompt:?}: {}", self.log()));
