@@ -17,7 +17,7 @@ use llama_turboquant::llama::{GGML, LLAMA_CPP};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::{Exit, progress};
+use crate::Exit;
 
 /// Give a llama.cpp checkout of yours the types turbo2, turbo3 and turbo4.
 ///
@@ -76,16 +76,13 @@ pub fn run(args: &Args) -> Result<()> {
     if args.diff {
         return crate::print(&report::diff(&plan));
     }
-    if let Some(note) = tree::note(dir) {
-        progress::message(&note);
-    }
+    let note = tree::note(dir).map_or(String::new(), |note| note + "\n");
     if args.apply {
         apply(dir, &plan)?;
-        return crate::print(
-            &(report::summary(&plan, true) + &report::how_to_build(dir, lib.as_deref())),
-        );
+        let summary = report::summary(&plan, true) + &note;
+        return crate::print(&(summary + &report::how_to_build(dir, lib.as_deref())));
     }
-    crate::print(&(report::table(&plan) + "\n" + &report::summary(&plan, false)))
+    crate::print(&(report::table(&plan) + "\n" + &report::summary(&plan, false) + &note))
 }
 
 /// Makes the changes. Ctrl-C undoes them.
