@@ -3,18 +3,9 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::gguf::{Tiny, write_tiny_model};
+use common::cli::{self, LIMIT, TURBOQUANT, turboquant};
 use common::process::{Finished, run};
 use serde_json::Value;
-
-const TURBOQUANT: &str = env!("CARGO_BIN_EXE_turboquant");
-const LIMIT: Duration = Duration::from_secs(120);
-
-fn turboquant(args: &[&str]) -> Finished {
-    run(TURBOQUANT, args, &[], LIMIT)
-}
 
 fn json(ran: &Finished) -> Value {
     ran.assert_success();
@@ -38,23 +29,21 @@ fn assert_provenance(json: &Value) {
     assert!(json["settings"]["seed"].is_u64(), "{json:#}");
 }
 
-/// A folder with a tiny model, its path, and another path in the folder.
-struct Folder(tempfile::TempDir);
+/// A folder with a tiny model, and what else is in it.
+struct Folder(cli::Folder);
 
 impl Folder {
     fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        write_tiny_model(&dir.path().join("model.gguf"), Tiny::new(64));
-        Self(dir)
+        Self(cli::Folder::new(64))
     }
 
     fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().expect("a path in UTF-8").into()
+        self.0.path(name)
     }
 
     /// What is in it, but for the model.
     fn others(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.0.path()).expect("the folder");
+        let entries = std::fs::read_dir(self.path("")).expect("the folder");
         let names = entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8"));
         names.filter(|name| name != "model.gguf").collect()
     }

@@ -3,15 +3,11 @@
 
 mod common;
 
-use std::time::Duration;
-
+use common::cli::{LIMIT, TURBOQUANT};
 use common::gguf::{Tiny, write_tiny_model};
 use common::models;
 use common::process::{Finished, run};
 use serde_json::Value;
-
-const TURBOQUANT: &str = env!("CARGO_BIN_EXE_turboquant");
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs the doctor in an environment without surprises but for `env`.
 fn doctor(args: &[&str], env: &[(&str, &str)]) -> Finished {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::divergence::{Compared, Prediction, Summary};
+use super::settings::{CacheSettings, PairError};
 use crate::llama::{
-    Batch, BatchError, CacheError, CachePolicy, CacheType, Context, ContextError, ContextParams,
-    DecodeError, Exception, FlashAttention, KvAnchors, KvCalibration, MemoryUse, Model,
-    OutputError, SequenceError, Token, VocabError,
+    Batch, BatchError, CachePolicy, CacheType, Context, ContextError, ContextParams, DecodeError,
+    Exception, MemoryUse, Model, OutputError, SequenceError, Token, VocabError,
 };
 
 /// On what pairs are compared, and how their contexts are made.
@@ -20,26 +20,13 @@ pub struct EvalOptions {
     pub n_ctx: u32,
     /// Chunks, if the text has as many. Default: all.
     pub n_chunks: usize,
-    /// Threads. Default: as many as there are cores.
-    pub n_threads: Option<u32>,
-    /// Key anchors of the pairs; the reference has none. Default: automatic.
-    pub anchors: KvAnchors,
-    /// Key scales of the pairs; the reference has none. Default: none.
-    pub calibration: Option<KvCalibration>,
-    /// Default: automatic.
-    pub flash_attention: FlashAttention,
+    /// How contexts are made; the reference has neither anchors nor scales.
+    pub cache: CacheSettings,
 }
 
 impl Default for EvalOptions {
     fn default() -> Self {
-        Self {
-            n_ctx: 512,
-            n_chunks: usize::MAX,
-            n_threads: None,
-            anchors: KvAnchors::default(),
-            calibration: None,
-            flash_attention: FlashAttention::default(),
-        }
+        Self { n_ctx: 512, n_chunks: usize::MAX, cache: CacheSettings::default() }
     }
 }
 
@@ -99,9 +86,8 @@ pub enum EvalError {
     /// The model's weights are damaged, or a number overflowed in it.
     #[error("{k} / {v}: a logit is not a number")]
     NotANumber { k: CachePolicy, v: CachePolicy },
-    /// The model cannot have a pair.
-    #[error("{k} / {v}: {source}")]
-    Cache { k: CachePolicy, v: CachePolicy, source: CacheError },
+    #[error(transparent)]
+    Pair(#[from] PairError),
     /// `progress` said so.
     #[error("stopped")]
     Stopped,
@@ -123,8 +109,6 @@ pub enum EvalError {
 
 /// The shortest chunk.
 const N_CTX_MIN: u32 = 16;
-/// Tokens that are computed at once, as in llama-perplexity.
-const N_UBATCH: u32 = 512;
 
 /// Runs chunks of a text with f16 caches and with each pair of types for K and V.
 ///
@@ -146,10 +130,11 @@ pub fn evaluate(
     };
 
     let f16 = (CachePolicy::new(CacheType::F16), CachePolicy::new(CacheType::F16));
-    let plain = EvalOptions { anchors: KvAnchors::Off, calibration: None, ..options.clone() };
     let mut reference = Pair::new(&f16);
     let mut scores: Vec<Pair> = pairs.iter().map(Pair::new).collect();
-    let mut base = reference.context(model, &plain, options.n_ctx)?;
+    let base_params =
+        reference.params(&options.cache.plain(), options.n_ctx).n_batch(options.n_ctx);
+    let mut base = reference.context(model, &base_params)?;
     for chunk in &chunks {
         base.seq_remove(0, ..)?;
         base.decode(&chunk.batch(0..chunk.tokens.len())?)?;
@@ -159,7 +144,8 @@ pub fn evaluate(
         step()?;
         for pair in &mut scores {
             // One at a time: buffers for logits are large. Between chunks nothing is remembered.
-            let mut context = pair.context(model, options, N_UBATCH)?;
+            let params = pair.params(&options.cache, options.n_ctx);
+            let mut context = pair.context(model, &params)?;
             pair.run(&mut context, chunk, &base_predictions)?;
             step()?;
         }
@@ -212,11 +198,7 @@ fn chunks(
     if n_ctx < N_CTX_MIN {
         return Err(EvalError::Context { n_ctx, min: N_CTX_MIN });
     }
-    let flash = options.flash_attention != FlashAttention::Off;
-    for (k, v) in pairs {
-        let refused = |source| EvalError::Cache { k: k.clone(), v: v.clone(), source };
-        model.check_cache(k, v, flash).map_err(refused)?;
-    }
+    options.cache.check(model, pairs)?;
     let vocab = model.vocab();
     if vocab.adds_eos() {
         return Err(EvalError::AddsEos);
@@ -258,27 +240,16 @@ impl Pair {
         Self { k: k.clone(), v: v.clone(), memory: MemoryUse::default(), places: Vec::new() }
     }
 
+    fn params(&self, cache: &CacheSettings, n_ctx: u32) -> ContextParams {
+        cache.params(n_ctx as usize, &self.k, &self.v)
+    }
+
     fn context(
         &mut self,
         model: &Arc<Model>,
-        options: &EvalOptions,
-        n_batch: u32,
+        params: &ContextParams,
     ) -> Result<Context, EvalError> {
-        let mut params = ContextParams::default()
-            .n_ctx(options.n_ctx)
-            .n_batch(n_batch)
-            .n_ubatch(N_UBATCH)
-            .swa_full(false)
-            .cache_types(self.k.clone(), self.v.clone())
-            .kv_anchors(options.anchors)
-            .flash_attention(options.flash_attention);
-        if let Some(n) = options.n_threads {
-            params = params.n_threads(n);
-        }
-        if let Some(calibration) = &options.calibration {
-            params = params.kv_calibration(calibration.clone());
-        }
-        let context = Context::new(model, &params)?;
+        let context = Context::new(model, params)?;
         self.memory = context.memory_use()?;
         Ok(context)
     }

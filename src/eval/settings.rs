@@ -31,7 +31,7 @@ pub struct PairError {
     source: CacheError,
 }
 
-/// Tokens that are computed at once.
+/// Tokens that are computed at once, as in llama-perplexity.
 pub(super) const N_UBATCH: u32 = 512;
 
 impl CacheSettings {

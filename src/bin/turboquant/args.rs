@@ -117,9 +117,9 @@ impl KeyArgs {
     }
 
     /// For contexts of several pairs.
-    pub fn settings(&self, model: &ModelArgs) -> CacheSettings {
+    pub fn settings(&self, threads: Option<u32>) -> CacheSettings {
         let mut settings = CacheSettings::default();
-        settings.n_threads = model.threads;
+        settings.n_threads = threads;
         settings.anchors = self.anchors();
         settings.calibration = self.calibration();
         settings.flash_attention = self.flash_attention();
@@ -182,6 +182,13 @@ impl TypeArgs {
 pub struct Pair {
     pub k: CachePolicy,
     pub v: CachePolicy,
+}
+
+impl Pair {
+    /// As the library takes them.
+    pub fn types(pairs: &[Self]) -> Vec<(CachePolicy, CachePolicy)> {
+        pairs.iter().map(|pair| (pair.k.clone(), pair.v.clone())).collect()
+    }
 }
 
 impl std::fmt::Display for Pair {

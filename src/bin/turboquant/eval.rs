@@ -8,7 +8,7 @@ use llama_turboquant::eval::{EvalOptions, Evaluation, PairScore, evaluate};
 use llama_turboquant::llama::Model;
 use serde_json::{Value, json};
 
-use crate::args::{KeyArgs, ModelArgs, PairArgs, read_text};
+use crate::args::{KeyArgs, ModelArgs, Pair, PairArgs, read_text};
 use crate::interrupt::Interrupt;
 use crate::plot::{self, scatter};
 use crate::table::{Format, Table};
@@ -58,21 +58,10 @@ pub fn run(args: &Args) -> Result<()> {
     let mut options = EvalOptions::default();
     options.n_ctx = args.ctx_size;
     options.n_chunks = if args.chunks == 0 { usize::MAX } else { args.chunks };
-    options.n_threads = args.model.threads;
-    options.anchors = args.keys.anchors();
-    options.calibration = args.keys.calibration();
-    options.flash_attention = args.keys.flash_attention();
-    let pairs: Vec<_> = args.pairs.pairs.iter().map(|p| (p.k.clone(), p.v.clone())).collect();
-    let mut bar = None;
-    let result = evaluate(&model, &text, &pairs, &options, |at| {
-        let bar = bar.get_or_insert_with(|| progress::bar("evaluating", at.total as u64));
-        bar.set_position(at.done as u64);
-        true
-    });
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    let evaluation = result?;
+    options.cache = args.keys.settings(args.model.threads);
+    let pairs = Pair::types(&args.pairs.pairs);
+    let steps = progress::steps("evaluating");
+    let evaluation = evaluate(&model, &text, &pairs, &options, steps)?;
     progress::message(&format!(
         "chunks of {1} tokens: {0}, {2} tokens scored, {3:.1} s",
         evaluation.n_chunks,

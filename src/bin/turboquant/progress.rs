@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use llama_turboquant::eval::Progress;
 
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
@@ -16,6 +17,24 @@ pub fn bar(what: &'static str, total: u64) -> ProgressBar {
     let bar = BARS.add(bar.with_message(what));
     bar.enable_steady_tick(Duration::from_secs(1));
     bar
+}
+
+/// What a measurement tells its steps to: a bar, from the first of them until this is dropped. Never stops it.
+pub fn steps(what: &'static str) -> impl FnMut(Progress) -> bool {
+    let mut shown: Option<Shown> = None;
+    move |at| {
+        let Shown(bar) = shown.get_or_insert_with(|| Shown(bar(what, at.total as u64)));
+        bar.set_position(at.done as u64);
+        true
+    }
+}
+
+struct Shown(ProgressBar);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }
 
 /// A line on stderr, above the bars.

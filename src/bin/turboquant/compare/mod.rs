@@ -73,18 +73,9 @@ pub fn run(args: &Args) -> Result<()> {
     options.n_predict = args.predict as usize;
     options.temperature = args.temp;
     options.seed = args.seed;
-    options.cache = args.keys.settings(&args.model);
-    let pairs: Vec<_> = args.pairs.iter().map(|p| (p.k.clone(), p.v.clone())).collect();
-    let mut bar = None;
-    let result = compare(&model, &tokens, &pairs, &options, |at| {
-        let bar = bar.get_or_insert_with(|| progress::bar("comparing", at.total as u64));
-        bar.set_position(at.done as u64);
-        true
-    });
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    let runs = result?;
+    options.cache = args.keys.settings(args.model.threads);
+    let pairs = Pair::types(&args.pairs);
+    let runs = compare(&model, &tokens, &pairs, &options, progress::steps("comparing"))?;
     crate::print(&match args.format {
         Format::Table => print::text(&runs),
         Format::Csv => print::table(&runs).csv(),

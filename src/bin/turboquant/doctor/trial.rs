@@ -32,10 +32,7 @@ pub fn checks(args: &Args, path: &Path) -> Vec<Check> {
     let mut options = EvalOptions::default();
     options.n_ctx = N_TOKENS;
     options.n_chunks = 1;
-    options.n_threads = args.threads;
-    options.anchors = args.keys.anchors();
-    options.calibration = args.keys.calibration();
-    options.flash_attention = args.keys.flash_attention();
+    options.cache = args.keys.settings(args.threads);
     let mut ends = vec![Instant::now()];
     let evaluation = evaluate(&model, TEXT, &[(pair.k.clone(), pair.v.clone())], &options, |_| {
         ends.push(Instant::now());

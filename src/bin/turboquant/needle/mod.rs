@@ -102,17 +102,8 @@ pub fn run(args: &Args) -> Result<()> {
     let model = args.model.load()?;
     let begin = Instant::now();
 
-    let pairs: Vec<_> = args.pairs.iter().map(|p| (p.k.clone(), p.v.clone())).collect();
-    let mut bar = None;
-    let result = needle(&model, &text, &pairs, &options(args), |at| {
-        let bar = bar.get_or_insert_with(|| progress::bar("looking", at.total as u64));
-        bar.set_position(at.done as u64);
-        true
-    });
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    let found = result?;
+    let pairs = Pair::types(&args.pairs);
+    let found = needle(&model, &text, &pairs, &options(args), progress::steps("looking"))?;
     progress::message(&format!(
         "{} questions for each pair, {:.1} s",
         found.first().map_or(0, |pair| pair.cells.len()) * args.trials as usize,
@@ -141,7 +132,7 @@ fn options(args: &Args) -> NeedleOptions {
     options.n_trials = args.trials as usize;
     options.seed = args.seed;
     options.beyond = args.beyond;
-    options.cache = args.keys.settings(&args.model);
+    options.cache = args.keys.settings(args.model.threads);
     options
 }
 
