@@ -34,7 +34,6 @@ void llama_kv_anchors::clear() {
     for (auto & st : streams) {
         st.id.assign(n_cells, -1);
         st.run.assign(n_rows, {});
-        st.n_view = 1;
     }
     moved.clear();
 }
@@ -51,13 +50,13 @@ int32_t llama_kv_anchors::row(uint32_t strm, uint32_t cell) const {
     return strm*n_rows + id(strm, cell);
 }
 
-uint32_t llama_kv_anchors::n_view(uint32_t s0, uint32_t s1) const {
-    uint32_t res = cur.worst ? n_rows : 1;
-    for (uint32_t s = s0; s <= s1; ++s) {
-        res = std::max(res, streams[s].n_view);
+void llama_kv_anchors::append_ids(std::vector<int32_t> & ids, uint32_t strm, uint32_t n) const {
+    int32_t last = -1;
+    for (uint32_t i = 0; i < n; ++i) {
+        // nothing attends to a cell without an anchor. that of the cell before it spares attention another
+        last = streams[strm].id[i] < 0 ? last : streams[strm].id[i];
+        ids.push_back(last);
     }
-    // padded, so that the graph stays the same for a while
-    return std::min<uint32_t>(GGML_PAD(res, 16), n_rows);
 }
 
 std::vector<int32_t> llama_kv_anchors::row_shifts(const llama_kv_cells_vec & v_cells) const {
@@ -90,14 +89,12 @@ void llama_kv_anchors::recount(const llama_kv_cells & cells, stream_t & st) cons
     for (auto & run : st.run) {
         run.n = 0;
     }
-    st.n_view = 1;
     for (uint32_t i = 0; i < n_cells; ++i) {
         if (cells.is_empty(i)) {
             st.id[i] = -1;
         }
         if (st.id[i] >= 0) {
             st.run[st.id[i]].n++;
-            st.n_view = std::max<uint32_t>(st.n_view, st.id[i] + 1);
         }
     }
 }
@@ -218,7 +215,6 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
             return;
         }
         row = free;
-        st.n_view = std::max<uint32_t>(st.n_view, row + 1);
 
         const uint32_t i_new = cur.new_rows.size();
         cur.new_rows.push_back(toks.strm*n_rows + row);
@@ -321,7 +317,6 @@ void llm_graph_input_k_anchors::build_read(ggml_context * ctx, uint32_t n_kv, ui
 
     this->s0 = s0;
     this->s1 = s1;
-    n_view   = anchors->n_view(s0, s1);
 }
 
 template<typename T>
@@ -367,9 +362,7 @@ void llm_graph_input_k_anchors::set_input(const llama_ubatch * ubatch) {
         std::vector<int32_t> ids;
         ids.reserve(ggml_nelements(cell_ids));
         for (uint32_t s = s0; s <= s1; ++s) {
-            for (uint32_t i = 0; i < n_kv; ++i) {
-                ids.push_back(anchors->id(s, i));
-            }
+            anchors->append_ids(ids, s, n_kv);
         }
         set_data(cell_ids, ids);
     }
@@ -384,19 +377,11 @@ bool llm_graph_input_k_anchors::can_reuse(const llm_graph_params & params) {
         return (t ? (size_t) t->ne[0] : 0) == n;
     };
 
-    bool res = true;
-
-    if (tok_rows) {
-        res &= same(tok_rows,  plan.tok_rows.size());
-        res &= same(new_rows,  plan.new_rows.size());
-        res &= same(old_cells, plan.old_cells.size());
-    }
-    if (cell_ids) {
-        // n_kv and the streams are those of the mask, which the attention's own input compares
-        res &= n_view == anchors->n_view(s0, s1);
-    }
-
-    return res;
+    // what is read has the n_kv and the streams of the mask, which the attention's own input compares
+    return !tok_rows || (
+        same(tok_rows,  plan.tok_rows.size()) &&
+        same(new_rows,  plan.new_rows.size()) &&
+        same(old_cells, plan.old_cells.size()));
 }
 
 // all streams' rows behind each other
@@ -443,7 +428,7 @@ llama_kv_anchor_terms llm_graph_input_k_anchors::terms(ggml_context * ctx, ggml_
     build_read(ctx, n_kv, s0, s1);
 
     llama_kv_anchor_terms res;
-    res.table = ggml_view_3d(ctx, table, table->ne[0], n_view, s1 - s0 + 1, table->nb[1], table->nb[2], s0*table->nb[2]);
+    res.table = ggml_view_3d(ctx, table, table->ne[0], table->ne[1], s1 - s0 + 1, table->nb[1], table->nb[2], s0*table->nb[2]);
     res.ids   = cell_ids;
     return res;
 }
@@ -454,21 +439,9 @@ static ggml_tensor * split_heads(ggml_context * ctx, ggml_tensor * t, int64_t n_
     return ggml_view_4d(ctx, t, n_embd_head, t->ne[1], t->ne[0]/n_embd_head, t->ne[2], t->nb[1], nb1, t->nb[2], 0);
 }
 
-ggml_tensor * llama_kv_anchor_terms::logits(ggml_context * ctx, ggml_tensor * q) const {
-    ggml_tensor * m = split_heads(ctx, table, q->ne[0]);
-    if (q->ne[1] > 1) {
-        return ggml_mul_mat(ctx, m, q);
-    }
-    // one token: the heads that share keys are a matrix's columns, which is faster than vector by vector
-    const int64_t n_group = q->ne[2]/m->ne[2];
-
-    ggml_tensor * heads = ggml_view_4d(ctx, q, q->ne[0], n_group, m->ne[2], q->ne[3], q->nb[2], n_group*q->nb[2], q->nb[3], 0);
-    return ggml_reshape_4d(ctx, ggml_mul_mat(ctx, m, heads), m->ne[1], 1, q->ne[2], q->ne[3]);
-}
-
-void llama_kv_anchor_terms::attach(ggml_context * ctx, ggml_tensor * flash_attn, ggml_tensor * q) const {
+void llama_kv_anchor_terms::attach(ggml_context * ctx, ggml_tensor * flash_attn) const {
     if (table) {
-        ggml_flash_attn_ext_add_anchors(flash_attn, logits(ctx, q), ids);
+        ggml_flash_attn_ext_add_anchors(flash_attn, split_heads(ctx, table, flash_attn->src[1]->ne[0]), ids);
     }
 }
 

@@ -62,12 +62,12 @@ public:
 
     const plan_t & get_plan() const { return cur; }
 
-    // rows of the table that a graph over these streams looks at
-    uint32_t n_view(uint32_t s0, uint32_t s1) const;
-
     // the anchor of a cell, 0 if it has none, and its row among those of all streams
     int32_t id (uint32_t strm, uint32_t cell) const;
     int32_t row(uint32_t strm, uint32_t cell) const;
+
+    // the anchors of a stream's first n cells, for attention
+    void append_ids(std::vector<int32_t> & ids, uint32_t strm, uint32_t n) const;
 
     uint32_t get_n_cells() const { return n_cells; }
     uint32_t get_n_rows()  const { return n_rows; }
@@ -108,7 +108,6 @@ private:
     struct stream_t {
         std::vector<int32_t> id;   // [n_cells], -1: none
         std::vector<run_t>   run;  // [n_rows]
-        uint32_t n_view = 1;       // no row from here on is in use
     };
 
     const uint32_t n_cells;
@@ -161,7 +160,6 @@ private:
 
     // reading
     ggml_tensor * cell_ids  = nullptr; // I32 [n_kv, n_stream]
-    uint32_t      n_view    = 0;
     uint32_t      s0        = 0;
     uint32_t      s1        = 0;
 

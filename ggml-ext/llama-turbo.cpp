@@ -284,7 +284,7 @@ static bool device_has_anchors(ggml_backend_dev_t dev, ggml_type type_k, int64_t
     ggml_tensor * q = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, n_embd_head, 1, 1);
     ggml_tensor * k = ggml_new_tensor_3d(ctx.get(), type_k, n_embd_head, n_kv, 1);
     ggml_tensor * fa = ggml_flash_attn_ext(ctx.get(), q, k, k, nullptr, 1.0f, 0.0f, 0.0f);
-    ggml_flash_attn_ext_add_anchors(fa, ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, 4, 1), ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, n_kv));
+    ggml_flash_attn_ext_add_anchors(fa, ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F16, n_embd_head, 4), ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, n_kv));
 
     return ggml_backend_dev_supports_op(dev, fa);
 }

@@ -59,8 +59,8 @@ static tq_fa_args turbo_args(const ggml_tensor * dst) {
     args.v     = turbo_tensor(dst->src[2]);
     args.mask  = turbo_tensor(dst->src[3]);
     args.sinks = turbo_tensor(dst->src[4]);
-    args.anchor_logits = turbo_tensor(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_LOGITS]);
-    args.anchor_ids    = turbo_tensor(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS]);
+    args.anchors    = turbo_tensor(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS]);
+    args.anchor_ids = turbo_tensor(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS]);
     args.dst   = turbo_tensor(dst);
     memcpy(&args.scale,         (const float *) dst->op_params + 0, sizeof(float));
     memcpy(&args.max_bias,      (const float *) dst->op_params + 1, sizeof(float));

@@ -58,8 +58,8 @@ struct tq_fa_args {
     struct tq_fa_tensor v;     //     [dv, n_kv, n_head_kv, n_batch]
     struct tq_fa_tensor mask;  // f16 [n_kv, n_tokens, 1 or n_head, 1 or n_batch], or absent
     struct tq_fa_tensor sinks; // f32 [n_head], or absent
-    struct tq_fa_tensor anchor_logits; // f32 [n_anchors, n_tokens, n_head, n_batch], or absent
-    struct tq_fa_tensor anchor_ids;    // i32 [n_kv, n_batch of k], absent with anchor_logits
+    struct tq_fa_tensor anchors;    // f16 [dk, n_anchors, n_head_kv, n_batch of k], or absent
+    struct tq_fa_tensor anchor_ids; // i32 [n_kv, n_batch of k], absent with anchors
     struct tq_fa_tensor dst;   // f32 [dv, n_head, n_tokens, n_batch]
     float scale;
     float max_bias;

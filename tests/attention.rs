@@ -4,6 +4,7 @@
 mod case;
 
 use case::{Case, Data, Ids, Mask, N_ANCHORS};
+use half::f16;
 use llama_turboquant::attention::{self, Kernels, KvType};
 use llama_turboquant::codec::TurboType::{Turbo2, Turbo3, Turbo4};
 use proptest::prelude::*;
@@ -245,19 +246,24 @@ macro_rules! suite {
 
             /// The one row of a causal mask that sees the last cell is the last token's.
             #[test]
-            fn an_anchor_that_does_not_exist_is_nan_where_it_is_seen() {
+            fn an_anchor_that_is_infinite_or_does_not_exist_is_nan_where_it_is_seen() {
                 let Some(kernels) = kernels() else { return };
                 let turbo = KvType::Turbo(Turbo4);
+                let last = N_ANCHORS as i32 - 1;
                 for (k, softcap) in [(turbo, 0.0), (KvType::F16, 0.0), (turbo, 5.0)] {
                     for (tokens, threads) in [(1, 1), (1, 4), (3, 1), (3, 4), (40, 2)] {
-                        let base =
-                            Case { n_kv: 300, ids: Ids::Runs, ..Case::new(k, turbo, 64, 3, 1) };
-                        let mut data = Data::new(Case { tokens, softcap, ..base });
-                        data.anchor_ids[299] = N_ANCHORS as i32;
-                        let got = data.run(threads, kernels);
-                        let (fine, bad) = got.split_at((tokens - 1) * 3 * 64);
-                        assert!(fine.iter().all(|x| x.is_finite()), "{}", kernels.name);
-                        assert!(bad.iter().all(|x| x.is_nan()), "{}", kernels.name);
+                        for id in [last, last + 1] {
+                            let base =
+                                Case { n_kv: 300, ids: Ids::Runs, ..Case::new(k, turbo, 64, 3, 1) };
+                            let mut data = Data::new(Case { tokens, softcap, ..base });
+                            data.anchor_ids.iter_mut().for_each(|id| *id = (*id).min(last - 1));
+                            data.anchor_ids[299] = id;
+                            data.anchors[last as usize * 64 + 7] = f16::INFINITY;
+                            let got = data.run(threads, kernels);
+                            let (fine, bad) = got.split_at((tokens - 1) * 3 * 64);
+                            assert!(fine.iter().all(|x| x.is_finite()), "{}", kernels.name);
+                            assert!(bad.iter().all(|x| x.is_nan()), "{}", kernels.name);
+                        }
                     }
                 }
             }

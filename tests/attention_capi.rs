@@ -56,7 +56,7 @@ fn c_args(data: &Data, dst: &mut [f32]) -> tq_fa_args {
         v: tensor(&args.v, id(args.type_v)),
         mask: tensor(&args.mask.unwrap(), TQ_KV_F16),
         sinks: absent(),
-        anchor_logits: args.anchors.map_or_else(absent, |a| tensor(&a.logits, TQ_KV_F32)),
+        anchors: args.anchors.map_or_else(absent, |a| tensor(&a.table, TQ_KV_F16)),
         anchor_ids: args.anchors.map_or_else(absent, |a| tensor(&a.ids, TQ_KV_I32)),
         dst: tensor(&dst_tensor, TQ_KV_F32),
         scale: args.scale,
@@ -111,8 +111,8 @@ fn a_graph_that_is_only_planned_has_null_data() {
     let mut args = c_args(&data, &mut dst);
     // SAFETY: a valid pointer.
     let allocated = unsafe { tq_flash_attn_wsize(&args, 4) };
-    let tq_fa_args { q, k, v, mask, anchor_logits, anchor_ids, dst, .. } = &mut args;
-    for tensor in [q, k, v, mask, anchor_logits, anchor_ids, dst] {
+    let tq_fa_args { q, k, v, mask, anchors, anchor_ids, dst, .. } = &mut args;
+    for tensor in [q, k, v, mask, anchors, anchor_ids, dst] {
         tensor.data = std::ptr::null();
     }
     // SAFETY: as above.
@@ -124,15 +124,17 @@ const BREACH: &str = "TQ_TEST_BREACH";
 
 /// What is wrong, how it comes about, and what `tq_flash_attn` says before it aborts.
 #[allow(clippy::type_complexity)]
-const BREACHES: [(&str, fn(&mut tq_fa_args), &str); 9] = [
+const BREACHES: [(&str, fn(&mut tq_fa_args), &str); 11] = [
     ("ids-absent", |args| args.anchor_ids = absent(), "anchor_ids has not: anchors need both"),
-    ("logits-absent", |args| args.anchor_logits = absent(), "anchor_logits has not: anchors need"),
-    ("both-absent", |args| (args.anchor_logits, args.anchor_ids) = (absent(), absent()), "neither"),
+    ("table-absent", |args| args.anchors = absent(), "anchors has not: anchors need both"),
+    ("both-absent", |args| (args.anchors, args.anchor_ids) = (absent(), absent()), "neither"),
     ("ids-type", |args| args.anchor_ids.r#type = TQ_KV_F32, "anchor_ids has type id 0, expected 7"),
-    ("logits-type", |args| args.anchor_logits.r#type = TQ_KV_I32, "anchor_logits has type id 7"),
+    ("table-type", |args| args.anchors.r#type = TQ_KV_F32, "anchors has type id 0, expected 1"),
     ("k-type", |args| args.k.r#type = TQ_KV_I32, "type id 7 is none"),
     ("ids-null", |args| args.anchor_ids.data = std::ptr::null(), "anchor_ids is null"),
-    ("logits-null", |args| args.anchor_logits.data = std::ptr::null(), "anchor_logits is null"),
+    ("table-null", |args| args.anchors.data = std::ptr::null(), "anchors is null"),
+    ("dims", |args| args.anchors.ne[0] = 32, "head_dim of anchors and K: 32 and 64"),
+    ("heads", |args| args.anchors.ne[2] = 6, "heads of anchors and K: 6 and 2"),
     ("cells", |args| args.anchor_ids.ne[0] = 255, "cells of anchor_ids and K: 255 and 256"),
 ];
 

@@ -1,19 +1,19 @@
-//! The key-anchor term: keys are stored as K - m, and the logit's part q.m comes from outside.
+//! The key-anchor term: keys are stored as K - m, and the logit's part q.m is added.
 //!
-//! Cells next to each other mostly share an anchor m, so a tile's ids are taken apart into runs once, and a
-//! query's terms are written run by run.
+//! Cells next to each other mostly share an anchor m, so a tile's ids are taken apart into runs once, q.m is
+//! computed once for a unit's queries when a tile first has m, and a query's terms are written run by run.
 
 use super::TILE;
 use super::problem::{AttentionError, Tensor, divides, same};
 use super::simd::Simd;
 
-/// What keys were stored without: logits become `(q.k + logits[ids[cell]]) * scale`, then as ever.
+/// What keys were stored without: logits become `(q.k + q.table[ids[cell]]) * scale`, then as ever.
 ///
 /// A term that is NaN or infinite makes the results of the queries that see its cell NaN.
 #[derive(Clone, Copy, Debug)]
 pub struct Anchors {
-    /// f32 `[n_anchors, n_tokens, n_head, n_batch]`: q.m of every anchor.
-    pub logits: Tensor,
+    /// f16 `[dk, n_anchors, n_head_k, n_batch_k]`: the anchors of every K head.
+    pub table: Tensor,
     /// i32 `[n_kv or more, n_batch_ids, 1, 1]`: the anchor of every cell; batches divide those of `q`.
     ///
     /// Negative: none, the term is 0. `n_anchors` and above is an error of the caller's: the term is NaN.
@@ -23,15 +23,16 @@ pub struct Anchors {
 impl Anchors {
     /// Checks shapes and strides against those of Q and K.
     pub(super) fn check(&self, q: &Tensor, k: &Tensor) -> Result<(), AttentionError> {
-        let Self { logits, ids } = self;
-        for (which, stride) in [("anchor_logits", logits.nb[0]), ("anchor_ids", ids.nb[0])] {
-            if stride != 4 {
-                return Err(AttentionError::Strided { which, stride, expected: 4 });
+        let Self { table, ids } = self;
+        for (which, stride, expected) in [("anchors", table.nb[0], 2), ("anchor_ids", ids.nb[0], 4)]
+        {
+            if stride != expected {
+                return Err(AttentionError::Strided { which, stride, expected });
             }
         }
-        same("tokens of anchor_logits and Q", logits.ne[1], q.ne[1])?;
-        same("heads of anchor_logits and Q", logits.ne[2], q.ne[2])?;
-        same("batches of anchor_logits and Q", logits.ne[3], q.ne[3])?;
+        same("head_dim of anchors and K", table.ne[0], k.ne[0])?;
+        same("heads of anchors and K", table.ne[2], k.ne[2])?;
+        same("batches of anchors and K", table.ne[3], k.ne[3])?;
         same("dimension 2 of anchor_ids and 1", ids.ne[2], 1)?;
         same("dimension 3 of anchor_ids and 1", ids.ne[3], 1)?;
         if ids.ne[0] < k.ne[1] {
@@ -67,6 +68,7 @@ impl Runs {
     pub const NONE: Self = Self { runs: [Run { end: 0, id: -1 }; TILE], len: 0 };
 
     /// Takes the ids of 1 to 64 cells apart; cells of the tile that are not there have no anchor.
+    #[inline(always)]
     pub fn split(&mut self, ids: &[i32]) {
         self.len = 0;
         let mut id = ids[0];
@@ -114,19 +116,89 @@ impl Runs {
     }
 }
 
+/// A query's q.m, computed for the anchors of the tile at hand.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    /// That of the first anchor.
+    pub first: *const f32,
+    /// Floats from anchor to anchor.
+    pub stride: usize,
+    /// Anchors.
+    pub len: usize,
+}
+
+impl Terms {
+    /// q.m of a cell with this id: 0 without an anchor, NaN where there is no such anchor.
+    ///
+    /// # Safety
+    /// The pointer is valid for the numbers beside it; the tile at hand has this id.
+    #[inline(always)]
+    pub unsafe fn get(&self, id: i32) -> f32 {
+        match usize::try_from(id) {
+            Err(_) => 0.0,
+            // SAFETY: the caller's.
+            Ok(id) if id < self.len => unsafe { *self.first.add(id * self.stride) },
+            Ok(_) => f32::NAN,
+        }
+    }
+}
+
+/// Queries that [`dots`] takes together.
+pub(super) const DOTS: usize = 4;
+
+/// `q.m` for each of the queries.
+///
+/// # Safety
+/// As [`Simd`]. `q` and `m`: `len` floats each.
+#[inline(always)]
+pub(super) unsafe fn dots<S: Simd>(
+    q: [*const f32; DOTS],
+    m: *const f32,
+    len: usize,
+) -> [f32; DOTS] {
+    let whole = len - len % S::LANES;
+    // SAFETY: below `len`.
+    unsafe {
+        let mut sums = [S::splat(0.0); DOTS];
+        for i in (0..whole).step_by(S::LANES) {
+            let m = S::load(m.add(i));
+            for (sum, q) in sums.iter_mut().zip(q) {
+                *sum = S::fma(S::load(q.add(i)), m, *sum);
+            }
+        }
+        let mut dots = [0.0; DOTS];
+        for (dot, sum) in dots.iter_mut().zip(sums) {
+            *dot = S::sum(sum);
+        }
+        for i in whole..len {
+            for (dot, q) in dots.iter_mut().zip(q) {
+                *dot += *q.add(i) * *m.add(i);
+            }
+        }
+        dots
+    }
+}
+
+/// See [`Runs::split`].
+///
+/// # Safety
+/// As [`Simd`]: it uses none of its operations, but is compiled with its instruction set.
+#[inline(always)]
+pub(super) unsafe fn split<S: Simd>(runs: &mut Runs, ids: &[i32]) {
+    runs.split(ids);
+}
+
 /// Floats that [`bias`] may write: it stores whole vectors of up to 16.
 pub(super) const BIAS_LEN: usize = TILE + 16;
 
-/// `dst[cell] = scale * terms[id of the cell]` for a tile; returns whether all are finite.
+/// `dst[cell] = scale * q.m of the cell` for a tile; returns whether all are finite.
 ///
 /// # Safety
-/// As [`Simd`]. `dst`: [`BIAS_LEN`] floats. `runs`: of [`Runs::get`], not none.
+/// As [`Simd`]. `dst`: [`BIAS_LEN`] floats. `runs`: of [`Runs::get`], not none. `terms`: of these runs.
 #[inline(always)]
-pub(super) unsafe fn bias<S: Simd>(dst: *mut f32, runs: &[Run], terms: &[f32], scale: f32) -> bool {
-    let term = |id: i32| match usize::try_from(id) {
-        Err(_) => 0.0,
-        Ok(id) => scale * terms.get(id).copied().unwrap_or(f32::NAN),
-    };
+pub(super) unsafe fn bias<S: Simd>(dst: *mut f32, runs: &[Run], terms: &Terms, scale: f32) -> bool {
+    // SAFETY: the caller's.
+    let term = |id: i32| scale * unsafe { terms.get(id) };
     let (mut start, mut finite) = (0, true);
     if runs.len() == TILE {
         for (cell, run) in runs.iter().enumerate() {

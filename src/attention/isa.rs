@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::anchors::Run;
+use super::anchors::{DOTS, Run, Runs, Terms};
 use super::problem::KvType;
 use super::softmax::{Hides, Logit};
 
@@ -40,8 +40,12 @@ pub struct Kernels {
     pub(super) outputs_i16: GemmFn<i16>,
     /// See `gemm::Outputs`.
     pub(super) outputs_f32: GemmFn<f32>,
+    /// See `anchors::split`.
+    pub(super) split: unsafe fn(&mut Runs, &[i32]),
+    /// See `anchors::dots`.
+    pub(super) dots: unsafe fn([*const f32; DOTS], *const f32, usize) -> [f32; DOTS],
     /// See `anchors::bias`.
-    pub(super) bias: unsafe fn(*mut f32, &[Run], &[f32], f32) -> bool,
+    pub(super) bias: unsafe fn(*mut f32, &[Run], &Terms, f32) -> bool,
     /// See `softmax::logits`.
     pub(super) logits: unsafe fn(*mut f32, *const f32, &Logit) -> f32,
     /// See `softmax::exp_row`.
@@ -64,7 +68,7 @@ macro_rules! kernels {
      levels: $levels:expr, pack_k: $pack_k:expr, pack_v: $pack_v:expr, transpose: $transpose:expr) => {
         $vis static $table: $crate::attention::isa::Kernels = {
             use $crate::attention::{anchors, gemm, isa, rows, softmax, problem::KvType};
-            use anchors::Run;
+            use anchors::{DOTS, Run, Runs, Terms};
             use gemm::{Float, Int, Logits, Outputs};
             use softmax::{Hides, Logit};
 
@@ -72,7 +76,9 @@ macro_rules! kernels {
             kernels!(@gemm $simd, $($feature)?; logits_f32, f32, Float, |f, first| Logits { columns: f, first });
             kernels!(@gemm $simd, $($feature)?; outputs_i16, i16, Int, |f, _first| Outputs { rows: f });
             kernels!(@gemm $simd, $($feature)?; outputs_f32, f32, Float, |f, _first| Outputs { rows: f });
-            kernels!(@wrap $($feature)?; anchors::bias::<$simd>, bias(dst: *mut f32, runs: &[Run], terms: &[f32], scale: f32) -> bool);
+            kernels!(@wrap $($feature)?; anchors::split::<$simd>, split(runs: &mut Runs, ids: &[i32]) -> ());
+            kernels!(@wrap $($feature)?; anchors::dots::<$simd>, dots(q: [*const f32; DOTS], m: *const f32, len: usize) -> [f32; DOTS]);
+            kernels!(@wrap $($feature)?; anchors::bias::<$simd>, bias(dst: *mut f32, runs: &[Run], terms: &Terms, scale: f32) -> bool);
             kernels!(@wrap $($feature)?; softmax::logits::<$simd>, logits(row: *mut f32, mask: *const f32, logit: &Logit) -> f32);
             kernels!(@wrap $($feature)?; softmax::exp_row::<$simd>, exp_row(row: *mut f32, shift: f32) -> f32);
             kernels!(@wrap $($feature)?; softmax::exp_slice::<$simd>, exp_slice(x: *mut f32, n: usize) -> ());
@@ -88,7 +94,7 @@ macro_rules! kernels {
                 pack_v: $pack_v,
                 transpose: $transpose,
                 logits_i16, logits_f32, outputs_i16, outputs_f32,
-                bias, logits, exp_row, exp_slice, weigh, scale, mask_row, to_f32,
+                split, dots, bias, logits, exp_row, exp_slice, weigh, scale, mask_row, to_f32,
             }
         };
     };

@@ -8,6 +8,7 @@ mod anchors;
 mod gemm;
 mod isa;
 mod plan;
+mod prefetch;
 mod problem;
 mod rows;
 mod scratch;

@@ -56,6 +56,8 @@ pub(super) struct Layout {
     pub v_tile_bytes: usize,
     /// Visible tiles that can be listed.
     pub tiles: usize,
+    /// Anchors that cells may have.
+    pub anchors: usize,
     /// Bytes of a thread's working memory.
     pub scratch_bytes: usize,
     /// Floats of a partial result: rows' outputs, largest logits, sums.
@@ -134,6 +136,7 @@ impl Layout {
             k_tile_bytes: tile_bytes(problem.args.type_k),
             v_tile_bytes: tile_bytes(problem.args.type_v),
             tiles: problem.n_kv.div_ceil(TILE),
+            anchors: problem.anchors(),
             scratch_bytes: 0,
             partial: 0,
         };

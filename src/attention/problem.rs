@@ -290,7 +290,7 @@ impl Problem {
             ("K", k.data.is_null()),
             ("V", v.data.is_null()),
             ("mask", is_null(mask)),
-            ("anchor_logits", is_null(&anchors.map(|anchors| anchors.logits))),
+            ("anchors", is_null(&anchors.map(|anchors| anchors.table))),
             ("anchor_ids", is_null(&anchors.map(|anchors| anchors.ids))),
             ("dst", dst.is_null()),
         ] {
@@ -326,7 +326,7 @@ impl Problem {
 
     /// Anchors that cells may have.
     pub(super) fn anchors(&self) -> usize {
-        self.args.anchors.map_or(0, |anchors| anchors.logits.ne[0])
+        self.args.anchors.map_or(0, |anchors| anchors.table.ne[1])
     }
 
     /// The anchors of batch `batch`'s cells from `cell` on, if there are anchors.
@@ -335,12 +335,10 @@ impl Problem {
         self.args.anchors.map(|anchors| row(&anchors.ids).wrapping_add(cell))
     }
 
-    /// A query's term for each of [`Self::anchors`]; null without.
-    pub(super) fn anchor_terms(&self, token: usize, head: usize, batch: usize) -> *const f32 {
-        match &self.args.anchors {
-            Some(anchors) => anchors.logits.row(token, head, batch).cast(),
-            None => ptr::null(),
-        }
+    /// The `dk` halves of an anchor of the K head that query head `head` of batch `batch` reads; null without.
+    pub(super) fn anchor(&self, id: usize, head: usize, batch: usize) -> *const u8 {
+        let row = |table: &Tensor| table.row(id, head / self.per_k, batch / self.per_k_batch);
+        self.args.anchors.map_or(ptr::null(), |anchors| row(&anchors.table))
     }
 
     /// Whether every head of a group reads the same mask row.

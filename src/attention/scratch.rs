@@ -35,6 +35,12 @@ pub(super) struct Scratch {
     pub hides: *mut Hides,
     /// Logits, then exponentials, `[SUB_ROWS][64]`.
     pub logits: *mut f32,
+    /// An anchor as floats, `[k_blocks * 64]`; nothing without anchors, as what follows up to `bias`.
+    pub anchor: *mut f32,
+    /// Products of queries and anchors, `[anchors][rows]`.
+    pub terms: *mut f32,
+    /// Whether an anchor's terms are there, `[anchors]`.
+    pub has_terms: *mut bool,
     /// What anchors add to a row of logits, `[64]` and a vector to spare.
     pub bias: *mut f32,
     /// Weights of V's cells, `[SUB_ROWS][64]`.
@@ -93,7 +99,10 @@ impl Scratch {
             mask: carver.take(rows * TILE),
             hides: carver.take(rows),
             logits: carver.take(SUB_ROWS * TILE),
-            bias: carver.take(BIAS_LEN),
+            anchor: carver.take(if layout.anchors > 0 { k_blocks * TILE } else { 0 }),
+            terms: carver.take(layout.anchors * rows),
+            has_terms: carver.take(layout.anchors),
+            bias: carver.take(if layout.anchors > 0 { BIAS_LEN } else { 0 }),
             weights: carver.take(SUB_ROWS * TILE),
             tile_largest: carver.take(SUB_PADDED),
             shrink: carver.take(SUB_PADDED),

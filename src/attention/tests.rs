@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::anchors::{BIAS_LEN, Runs};
+use super::anchors::{BIAS_LEN, DOTS, Runs, Terms};
 use super::softmax::{Hides, Logit};
 use super::{TILE, available};
 use crate::codec::{Block, QK, trellis};
@@ -57,7 +57,8 @@ fn softcap_follows_tanh() {
 
 #[test]
 fn runs_of_anchors_bias_their_cells() {
-    let terms = [1.5f32, -2.0, 4.0];
+    let terms = [1.5f32, f32::NAN, -2.0, f32::NAN, 4.0];
+    let every_other = Terms { first: terms.as_ptr(), stride: 2, len: 3 };
     let ids: [fn(usize) -> i32; 6] = [
         |_| 1,
         |_| -3,
@@ -72,18 +73,20 @@ fn runs_of_anchors_bias_their_cells() {
                 let ids: Vec<i32> = (0..n).map(ids).collect();
                 let mut runs = Runs::NONE;
                 runs.split(&[2; TILE]);
-                runs.split(&ids);
+                // SAFETY: the table is available.
+                unsafe { (kernels.split)(&mut runs, &ids) };
                 if runs.get().is_empty() {
                     assert!(ids.iter().all(|&id| id < 0));
                     continue;
                 }
                 let mut dst = [f32::NAN; BIAS_LEN];
                 // SAFETY: room for BIAS_LEN, runs of a tile, and the table is available.
-                let finite = unsafe { (kernels.bias)(dst.as_mut_ptr(), runs.get(), &terms, 0.5) };
+                let finite =
+                    unsafe { (kernels.bias)(dst.as_mut_ptr(), runs.get(), &every_other, 0.5) };
                 assert!(finite);
                 for (cell, x) in dst[..TILE].iter().enumerate() {
                     let expected = match ids.get(cell) {
-                        Some(&id) if id >= 0 => 0.5 * terms[id as usize],
+                        Some(&id) if id >= 0 => 0.5 * terms[2 * id as usize],
                         _ => 0.0,
                     };
                     assert_eq!(*x, expected, "{}: cell {cell} of {ids:?}", kernels.name);
@@ -96,9 +99,33 @@ fn runs_of_anchors_bias_their_cells() {
             let mut runs = Runs::NONE;
             runs.split(&ids);
             let mut dst = [0.0; BIAS_LEN];
+            let terms = Terms { first: terms.as_ptr(), stride: 1, len: 3 };
             // SAFETY: as above.
             let finite = unsafe { (kernels.bias)(dst.as_mut_ptr(), runs.get(), &terms, 1.0) };
             assert!(!finite && !dst[40].is_finite() && dst[39] == 0.0 && dst[41] == 0.0);
+        }
+    }
+}
+
+#[test]
+fn queries_are_multiplied_with_an_anchor() {
+    let values = |seed: u64, n: usize| -> Vec<f32> {
+        (0..n as u64).map(|i| (word(seed << 32 | i) >> 40) as f32 / 1e6 - 8.0).collect()
+    };
+    for kernels in available() {
+        for len in [1, 7, 16, 64, 80, 256] {
+            let q: [Vec<f32>; DOTS] = std::array::from_fn(|i| values(i as u64, len));
+            let m = values(9, len);
+            // SAFETY: `len` floats each, and the table is available.
+            let dots =
+                unsafe { (kernels.dots)(std::array::from_fn(|i| q[i].as_ptr()), m.as_ptr(), len) };
+            for (dot, q) in dots.iter().zip(&q) {
+                let products = q.iter().zip(&m).map(|(q, m)| f64::from(*q) * f64::from(*m));
+                let (expected, size) =
+                    products.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
+                let error = (f64::from(*dot) - expected).abs();
+                assert!(error <= 1e-6 * size, "{}: {dot}, not {expected}", kernels.name);
+            }
         }
     }
 }

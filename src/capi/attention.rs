@@ -52,11 +52,11 @@ pub struct tq_fa_args {
     pub mask: tq_fa_tensor,
     /// f32 attention sinks, `[n_head]`; null data: none.
     pub sinks: tq_fa_tensor,
-    /// f32 `[n_anchors, n_tokens, n_head, n_batch]`: q.m for anchors m that were taken off the keys. A logit is
-    /// `(q.k + anchor_logits[anchor_ids[cell]]) * scale`, before the cap. `ne[0]` 0: none; data may be null until
+    /// f16 `[dk, n_anchors, n_head_k, n_batch_k]`: vectors that were taken off the keys. A logit is
+    /// `(q.k + q.anchors[anchor_ids[cell]]) * scale`, before the cap. `ne[0]` 0: none; data may be null until
     /// the operator runs.
-    pub anchor_logits: tq_fa_tensor,
-    /// i32 `[n_kv or more, n_batch_ids, 1, 1]`: the anchor of each cell; there if and only if `anchor_logits` is.
+    pub anchors: tq_fa_tensor,
+    /// i32 `[n_kv or more, n_batch_ids, 1, 1]`: the anchor of each cell; there if and only if `anchors` is.
     /// Negative: none, the term is 0. `n_anchors` and above is an error: results of queries that see it are NaN.
     pub anchor_ids: tq_fa_tensor,
     /// f32 results, `[dv, n_head, n_tokens, n_batch]`, contiguous.
@@ -205,13 +205,13 @@ fn tensor(which: &'static str, tensor: &tq_fa_tensor) -> Result<Tensor, Refusal>
 fn problem(args: &tq_fa_args) -> Result<Problem, Refusal> {
     let mask = Some(&args.mask).filter(|mask| !mask.data.is_null());
     let sinks = Some(&args.sinks).filter(|sinks| !sinks.data.is_null());
-    let anchor_logits = Some(&args.anchor_logits).filter(|logits| logits.ne[0] != 0);
+    let table = Some(&args.anchors).filter(|table| table.ne[0] != 0);
     let anchor_ids = Some(&args.anchor_ids).filter(|ids| ids.ne[0] != 0);
     for (which, tensor, expected) in [
         ("q", Some(&args.q), TQ_KV_F32),
         ("mask", mask, TQ_KV_F16),
         ("sinks", sinks, TQ_KV_F32),
-        ("anchor_logits", anchor_logits, TQ_KV_F32),
+        ("anchors", table, TQ_KV_F16),
         ("anchor_ids", anchor_ids, TQ_KV_I32),
         ("dst", Some(&args.dst), TQ_KV_F32),
     ] {
@@ -236,17 +236,16 @@ fn problem(args: &tq_fa_args) -> Result<Problem, Refusal> {
         let (left, right) = (tensor("sinks", sinks)?.ne[0], heads);
         return Err(AttentionError::Shape { what: "sinks and heads of Q", left, right }.into());
     }
-    let anchors = match (anchor_logits, anchor_ids) {
+    let anchors = match (table, anchor_ids) {
         (None, None) => None,
-        (Some(logits), Some(ids)) => Some(Anchors {
-            logits: tensor("anchor_logits", logits)?,
-            ids: tensor("anchor_ids", ids)?,
-        }),
+        (Some(table), Some(ids)) => {
+            Some(Anchors { table: tensor("anchors", table)?, ids: tensor("anchor_ids", ids)? })
+        }
         (Some(_), None) => {
-            return Err(Refusal::Anchors { present: "anchor_logits", absent: "anchor_ids" });
+            return Err(Refusal::Anchors { present: "anchors", absent: "anchor_ids" });
         }
         (None, Some(_)) => {
-            return Err(Refusal::Anchors { present: "anchor_ids", absent: "anchor_logits" });
+            return Err(Refusal::Anchors { present: "anchor_ids", absent: "anchors" });
         }
     };
     Ok(Problem::new(&Args {

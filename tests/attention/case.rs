@@ -134,8 +134,8 @@ pub struct Data {
     v: Vec<u8>,
     mask: Vec<u16>,
     sinks: Vec<f32>,
-    /// `[batches][heads][tokens][N_ANCHORS + 1]`, the last is not an anchor's.
-    anchor_logits: Vec<f32>,
+    /// `[batches_kv][heads_k][N_ANCHORS + 1][dk]`, the last is not an anchor.
+    pub anchors: Vec<f16>,
     /// `[ids_batches][n_kv + 3]`, the last three are not a cell's.
     pub anchor_ids: Vec<i32>,
 }
@@ -166,8 +166,8 @@ impl Data {
                 }
             }
         }
-        let rows = case.batches * case.heads * case.tokens;
-        let anchor_logits = (0..rows * (N_ANCHORS + 1)).map(|_| 8.0 * rng.signed()).collect();
+        let rows = case.batches_kv * case.heads_k * (N_ANCHORS + 1);
+        let anchors = (0..rows * case.dk).map(|_| f16::from_f32(2.0 * rng.signed())).collect();
         let mut anchor_ids = Vec::new();
         for _ in 0..case.ids_batches {
             let mut id = 1;
@@ -182,68 +182,52 @@ impl Data {
             }
             anchor_ids.extend([i32::MAX; 3]);
         }
-        Self { case, q, k, v, mask, sinks, anchor_logits, anchor_ids }
+        Self { case, q, k, v, mask, sinks, anchors, anchor_ids }
     }
 
-    /// The same attention with anchors: each head of keys, f32, moves by that anchor of a cell, and what this
-    /// takes off a logit becomes the anchor's.
+    /// The same attention with anchors: each head of keys, f32, moves by the anchor of its cell.
     pub fn anchored(mut self, ids: Ids) -> Self {
         let case = Case { ids, ids_batches: self.case.batches_kv, ..self.case };
         assert!(case.type_k == KvType::F32 && !case.interleaved && !case.v_in_k);
-        let Self { anchor_ids, .. } = Self::new(case);
-        let mut rng = Rng::new(case.seed + 1);
-        let anchors: Vec<f32> = (0..case.batches_kv * case.heads_k * N_ANCHORS * case.dk)
-            .map(|_| 2.0 * rng.signed())
-            .collect();
-        let anchor = |batch: usize, head: usize, id: usize| {
-            let row = (batch * case.heads_k + head) * N_ANCHORS + id;
-            &anchors[row * case.dk..][..case.dk]
-        };
+        let Self { anchors, anchor_ids, .. } = Self::new(case);
         for (row, key) in self.k.chunks_exact_mut(4 * case.dk).enumerate() {
             let (batch, head) = (row / case.n_kv / case.heads_k, row / case.n_kv % case.heads_k);
             let id = anchor_ids[batch * (case.n_kv + 3) + row % case.n_kv];
             let Ok(id) = usize::try_from(id) else { continue };
-            for (key, m) in key.chunks_exact_mut(4).zip(anchor(batch, head, id)) {
-                let stored = f32::from_le_bytes(key.try_into().unwrap()) - m;
+            let m = (batch * case.heads_k + head) * (N_ANCHORS + 1) + id;
+            let m = &anchors[m * case.dk..][..case.dk];
+            for (key, m) in key.chunks_exact_mut(4).zip(m) {
+                let stored = f32::from_le_bytes(key.try_into().unwrap()) - m.to_f32();
                 key.copy_from_slice(&stored.to_le_bytes());
             }
         }
-        for (row, logits) in self.anchor_logits.chunks_exact_mut(N_ANCHORS + 1).enumerate() {
-            let (batch, head) = (row / case.tokens / case.heads, row / case.tokens % case.heads);
-            let q = (batch * case.tokens + row % case.tokens) * case.heads + head;
-            let q = &self.q[q * case.dk..][..case.dk];
-            let batch = batch / (case.batches / case.batches_kv);
-            let head = head / (case.heads / case.heads_k);
-            for (id, logit) in logits[..N_ANCHORS].iter_mut().enumerate() {
-                *logit = q.iter().zip(anchor(batch, head, id)).map(|(q, m)| q * m).sum();
-            }
-        }
-        Self { case, anchor_ids, ..self }
+        Self { case, anchors, anchor_ids, ..self }
     }
 
-    /// What a cell's anchor adds to a query's logit, not yet scaled.
-    fn anchor_term(&self, batch: usize, token: usize, head: usize, cell: usize) -> f64 {
+    /// What a cell's anchor adds to the logit of query `q`, not yet scaled.
+    fn anchor_term(&self, q: &[f32], batch: usize, head: usize, cell: usize) -> f64 {
         let case = &self.case;
         if case.ids == Ids::Absent {
             return 0.0;
         }
         let ids = batch / (case.batches / case.ids_batches) * (case.n_kv + 3);
-        let row = (batch * case.heads + head) * case.tokens + token;
-        match usize::try_from(self.anchor_ids[ids + cell]) {
-            Ok(id) => f64::from(self.anchor_logits[row * (N_ANCHORS + 1) + id]),
-            Err(_) => 0.0,
-        }
+        let Ok(id) = usize::try_from(self.anchor_ids[ids + cell]) else { return 0.0 };
+        let batch = batch / (case.batches / case.batches_kv);
+        let head = head / (case.heads / case.heads_k);
+        let m = (batch * case.heads_k + head) * (N_ANCHORS + 1) + id;
+        let m = &self.anchors[m * case.dk..][..case.dk];
+        q.iter().zip(m).map(|(q, m)| f64::from(*q) * m.to_f64()).sum()
     }
 
     fn anchors(&self) -> Anchors {
         let case = &self.case;
-        let (row, ids_row) = (4 * (N_ANCHORS + 1), 4 * (case.n_kv + 3));
-        let rows = case.tokens * row;
+        let (row, ids_row) = (2 * case.dk, 4 * (case.n_kv + 3));
+        let rows = (N_ANCHORS + 1) * row;
         Anchors {
-            logits: Tensor {
-                data: self.anchor_logits.as_ptr().cast(),
-                ne: [N_ANCHORS, case.tokens, case.heads, case.batches],
-                nb: [4, row, rows, rows * case.heads],
+            table: Tensor {
+                data: self.anchors.as_ptr().cast(),
+                ne: [case.dk, N_ANCHORS, case.heads_k, case.batches_kv],
+                nb: [2, row, rows, rows * case.heads_k],
             },
             ids: Tensor {
                 data: self.anchor_ids.as_ptr().cast(),
@@ -368,7 +352,7 @@ impl Data {
                         }
                         let k = &k_rows[index(&args.k, cell, head, kv_batch)];
                         let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum();
-                        let dot = dot + self.anchor_term(batch, token, head, cell);
+                        let dot = dot + self.anchor_term(q, batch, head, cell);
                         let mut logit = dot * f64::from(args.scale);
                         if case.softcap != 0.0 {
                             logit =

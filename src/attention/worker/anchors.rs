@@ -1,44 +1,101 @@
 //! The key-anchor term of a tile: which cell has which anchor, and what that adds to a query's logits.
 
-use std::{ptr, slice};
+use std::{array, ptr, slice};
 
 use super::Worker;
 use crate::attention::TILE;
-use crate::attention::anchors::Run;
+use crate::attention::anchors::{DOTS, Run, Terms};
 use crate::attention::plan::Unit;
+use crate::attention::prefetch::prefetch;
+use crate::attention::problem::KvType;
 
 impl Worker<'_> {
-    /// Takes the ids of a tile's cells apart.
+    /// Forgets the last unit's products with anchors.
+    pub(super) fn forget_terms(&mut self) {
+        // SAFETY: the scratch has one of these for every anchor.
+        unsafe { ptr::write_bytes(self.s.has_terms, 0, self.plan.layout.anchors) }
+    }
+
+    /// Takes the ids of a tile's cells apart, and multiplies the unit's queries with anchors that are new to them.
     pub(super) fn load_anchors(&mut self, unit: &Unit, tile: usize) {
-        if let Some(ids) = self.problem.anchor_ids(tile * TILE, unit.batch) {
-            // SAFETY: the ids have `n_kv` entries in every row.
-            self.runs.split(unsafe { slice::from_raw_parts(ids, self.cells(tile)) });
+        let Some(ids) = self.problem.anchor_ids(tile * TILE, unit.batch) else { return };
+        // SAFETY: the ids have `n_kv` entries in every row; the kernels are this CPU's.
+        unsafe {
+            let ids = slice::from_raw_parts(ids, self.cells(tile));
+            (self.kernels.split)(&mut self.runs, ids);
         }
+        for i in 0..self.runs.get().len() {
+            match usize::try_from(self.runs.get()[i].id) {
+                Ok(id) if id < self.plan.layout.anchors => self.load_terms(unit, id),
+                _ => {}
+            }
+        }
+        self.prefetch_anchor(unit, tile + 1);
+    }
+
+    /// Asks for the anchor that a tile begins with: with one query, waiting for it took longer than its product.
+    fn prefetch_anchor(&self, unit: &Unit, tile: usize) {
+        if tile < self.plan.tiles
+            && let Some(id) = self.problem.anchor_ids(tile * TILE, unit.batch)
+            // SAFETY: the ids have `n_kv` entries in every row.
+            && let Ok(id) = usize::try_from(unsafe { *id })
+        {
+            prefetch(self.problem.anchor(id, unit.head, unit.batch), 2 * self.problem.dk);
+        }
+    }
+
+    /// Multiplies the unit's queries with an anchor, unless they have been.
+    fn load_terms(&mut self, unit: &Unit, id: usize) {
+        // SAFETY: the scratch has these for every anchor and row, and room for an anchor; the table's rows and the
+        // queries have `dk` values.
+        unsafe {
+            if self.s.has_terms.add(id).replace(true) {
+                return;
+            }
+            let (dk, rows) = (self.problem.dk, self.rows(unit));
+            let m = self.problem.anchor(id, unit.head, unit.batch);
+            (self.kernels.to_f32)(KvType::F16, m, dk, self.s.anchor);
+            let terms = slice::from_raw_parts_mut(self.terms(id), rows);
+            for (i, terms) in terms.chunks_mut(DOTS).enumerate() {
+                let q = array::from_fn(|row| {
+                    let (token, head) = self.query(unit, (DOTS * i + row).min(rows - 1));
+                    self.problem.q_row(token, head, unit.batch)
+                });
+                let dots = (self.kernels.dots)(q, self.s.anchor, dk);
+                terms.copy_from_slice(&dots[..terms.len()]);
+            }
+        }
+    }
+
+    /// Where an anchor's product with the unit's first query is, the others' behind it.
+    fn terms(&self, id: usize) -> *mut f32 {
+        self.s.terms.wrapping_add(id * self.plan.layout.rows)
     }
 
     /// What anchors add to the 64 logits of a row, times `scale`: one number for all, or, if the pointer is not
     /// null, 64.
     ///
     /// A term that is not finite, of a cell that the row sees, makes the row's sum, and with it the result, NaN.
-    pub(super) fn bias(&mut self, unit: &Unit, row: usize, scale: f32) -> (f32, *const f32) {
+    pub(super) fn bias(&mut self, row: usize, scale: f32) -> (f32, *const f32) {
         if self.runs.get().is_empty() {
             return (0.0, ptr::null());
         }
-        let (token, head) = self.query(unit, row);
-        let terms = self.problem.anchor_terms(token, head, unit.batch);
+        let terms = Terms {
+            first: self.s.terms.wrapping_add(row),
+            stride: self.plan.layout.rows,
+            len: self.plan.layout.anchors,
+        };
         if let [Run { id, .. }] = self.runs.get() {
-            let known = usize::try_from(*id).is_ok_and(|id| id < self.problem.anchors());
-            // SAFETY: the terms are the problem's, one for every anchor.
-            let term = if known { scale * unsafe { *terms.add(*id as usize) } } else { f32::NAN };
+            // SAFETY: the terms of the tile's anchors have been loaded.
+            let term = scale * unsafe { terms.get(*id) };
             if term.is_finite() {
                 return (term, ptr::null());
             }
         }
-        // SAFETY: the terms are the problem's, rows within the layout's, `bias` has room for whole vectors. Every
-        // row's mask has been loaded, and the runs fill the tile.
+        // SAFETY: as above; rows are within the layout's, `bias` has room for whole vectors. Every row's mask has
+        // been loaded, and the runs fill the tile.
         unsafe {
-            let terms = slice::from_raw_parts(terms, self.problem.anchors());
-            if !(self.kernels.bias)(self.s.bias, self.runs.get(), terms, scale) {
+            if !(self.kernels.bias)(self.s.bias, self.runs.get(), &terms, scale) {
                 let mask =
                     slice::from_raw_parts(self.s.mask.add(self.mask_index(row) * TILE), TILE);
                 let bias = slice::from_raw_parts(self.s.bias, TILE);

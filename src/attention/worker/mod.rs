@@ -85,6 +85,7 @@ impl<'a> Worker<'a> {
                 *self.s.slope.add(row) = self.problem.slope(head);
             }
         }
+        self.forget_terms();
         self.reset(rows);
     }
 
@@ -151,7 +152,7 @@ impl<'a> Worker<'a> {
         for row in (0..rows).step_by(SUB_ROWS) {
             let n = SUB_ROWS.min(rows - row);
             if (row..row + n).any(|row| self.hides(row) != Hides::All) {
-                self.logits(unit, row, n);
+                self.logits(row, n);
                 self.soften(row, n);
                 self.outputs(row, n);
             }

@@ -4,13 +4,12 @@ use std::{ptr, slice};
 
 use super::Worker;
 use crate::attention::TILE;
-use crate::attention::plan::Unit;
 use crate::attention::scratch::SUB_PADDED;
 use crate::attention::softmax::{Hides, Logit};
 
 impl Worker<'_> {
     /// Logits of `n` rows from `row` on, scaled, biased, capped and masked, and the largest of each row.
-    pub(super) fn logits(&mut self, unit: &Unit, row: usize, n: usize) {
+    pub(super) fn logits(&mut self, row: usize, n: usize) {
         let layout = &self.plan.layout;
         let args = &self.problem.args;
         let lda = layout.k_blocks * TILE;
@@ -62,7 +61,7 @@ impl Worker<'_> {
                     Hides::Some => self.s.mask.add(self.mask_index(row + i) * TILE).cast_const(),
                     Hides::None => ptr::null(),
                 };
-                let (offset, bias) = self.bias(unit, row + i, scale);
+                let (offset, bias) = self.bias(row + i, scale);
                 let logit = Logit {
                     scale: scale * *self.s.q_scale.add(row + i),
                     cap,
