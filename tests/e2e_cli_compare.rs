@@ -5,6 +5,7 @@ mod common;
 
 use common::cli::{Folder, assert_error, column, smollm2, turboquant};
 use common::process::Finished;
+use llama_turboquant::llama::free_memory;
 use serde_json::Value;
 
 const QUESTION: &str = "What is the capital of France?";
@@ -126,6 +127,12 @@ fn what_cannot_be_compared_is_refused() {
     assert_error(&with(&["--pairs", "f16", "f16/turbo4"]), 1, &["f16 / turbo4", "64", "use"]);
     assert_error(&with(&["--pairs", "f16", "q8_0", "-n", "0"]), 2, &["--predict"]);
     assert_error(&with(&["--pairs", "f16", "bf16", "--temp", "nan"]), 1, &["NaN"]);
+    if free_memory().is_some_and(|free| free < 192 << 30) {
+        let long =
+            ["compare", "-m", &smollm2(), "-p", "a", "--pairs", "f16", "q8_0", "-n", "1048576"];
+        let words = ["1048576 tokens, 49152 each", "192.0 GiB", "fewer tokens"];
+        assert_error(&turboquant(&long), 1, &words);
+    }
     let none = turboquant(&["compare", "-m", &folder.path("none.gguf"), "-p", "a"]);
     assert_error(&none, 1, &["none.gguf"]);
 }

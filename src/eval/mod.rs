@@ -10,10 +10,12 @@
 mod compare;
 mod divergence;
 pub mod needle;
+mod room;
 mod run;
 mod settings;
 
 pub use compare::{CompareError, CompareOptions, Divergence, PairRun, compare};
 pub use divergence::{Compared, Prediction, Summary};
+pub use room::NoRoomForLogits;
 pub use run::{EvalError, EvalOptions, Evaluation, PairScore, Progress, evaluate};
 pub use settings::{CacheSettings, PairError};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::divergence::{Compared, Prediction, Summary};
-use super::settings::{CacheSettings, PairError};
+use super::room::{self, NoRoomForLogits};
+use super::settings::{CacheSettings, N_UBATCH, PairError};
 use crate::llama::{
     Batch, BatchError, CachePolicy, CacheType, Context, ContextError, ContextParams, DecodeError,
     Exception, MemoryUse, Model, OutputError, SequenceError, Token, VocabError,
@@ -86,6 +87,9 @@ pub enum EvalError {
     /// The model's weights are damaged, or a number overflowed in it.
     #[error("{k} / {v}: a logit is not a number")]
     NotANumber { k: CachePolicy, v: CachePolicy },
+    /// The reference's, and those of a batch of a pair.
+    #[error(transparent)]
+    Memory(#[from] NoRoomForLogits),
     #[error(transparent)]
     Pair(#[from] PairError),
     /// `progress` said so.
@@ -134,6 +138,9 @@ pub fn evaluate(
     let mut scores: Vec<Pair> = pairs.iter().map(Pair::new).collect();
     let base_params =
         reference.params(&options.cache.plain(), options.n_ctx).n_batch(options.n_ctx);
+    let n_scored = chunks.first().map_or(0, |chunk| chunk.scored().len());
+    let of_batch = n_scored.min(N_UBATCH as usize);
+    room::check(n_scored + of_batch, model.vocab().n_tokens())?;
     let mut base = reference.context(model, &base_params)?;
     for chunk in &chunks {
         base.seq_remove(0, ..)?;

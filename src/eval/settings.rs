@@ -22,13 +22,13 @@ pub struct CacheSettings {
 
 /// Why a model cannot have a pair of types.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{k} / {v}: {source}")]
+#[error("{k} / {v}: {reason}")]
 pub struct PairError {
     /// Types of K.
     pub k: CachePolicy,
     /// Types of V.
     pub v: CachePolicy,
-    source: CacheError,
+    reason: CacheError,
 }
 
 /// Tokens that are computed at once, as in llama-perplexity.
@@ -67,7 +67,7 @@ impl CacheSettings {
     ) -> Result<(), PairError> {
         let flash = self.flash_attention != FlashAttention::Off;
         pairs.iter().try_for_each(|(k, v)| {
-            let refused = |source| PairError { k: k.clone(), v: v.clone(), source };
+            let refused = |reason| PairError { k: k.clone(), v: v.clone(), reason };
             model.check_cache(k, v, flash).map_err(refused)
         })
     }

@@ -337,12 +337,8 @@ pub enum StateError {
     #[error("sequence {seq} is not in 0..{n_seq_max}: raise n_seq_max")]
     Sequence { seq: SeqId, n_seq_max: u32 },
     /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("{}: {error}", path.display())]
+    Io { path: PathBuf, error: std::io::Error },
     /// Not a state, or of another version or kind.
     #[error("{} is no saved {what}: {reason}", path.display())]
     Format {

@@ -181,7 +181,7 @@ impl Context {
         let expected = HEAD + size_of_val(tokens) as u64 + state;
         let io = |path: &Path| {
             let path = path.to_path_buf();
-            move |source| StateError::Io { path, source }
+            move |error| StateError::Io { path, error }
         };
         let temporary = Temporary::beside(path)?;
         let file = path_to_c(&temporary.path)?;
@@ -244,7 +244,7 @@ impl Context {
 
 /// How many tokens a file has. Errors: [`StateError::Format`] if it is no such state, [`StateError::Io`].
 fn n_tokens(path: &Path, part: Part) -> Result<usize, StateError> {
-    let io = |source| StateError::Io { path: path.into(), source };
+    let io = |error| StateError::Io { path: path.into(), error };
     let format = |reason| StateError::Format { path: path.into(), what: part.name(), reason };
     let mut file = File::open(path).map_err(io)?;
     let len = file.metadata().map_err(io)?.len();
@@ -275,7 +275,7 @@ impl Temporary {
     /// An empty file in the same folder. Errors: [`StateError::Io`].
     fn beside(path: &Path) -> Result<Self, StateError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let io = |source| StateError::Io { path: path.into(), source };
+        let io = |error| StateError::Io { path: path.into(), error };
         let invalid = || io(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
         let mut name = path.file_name().ok_or_else(invalid)?.to_os_string();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

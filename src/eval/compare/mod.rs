@@ -5,6 +5,7 @@ mod run;
 pub use run::compare;
 
 use super::divergence::{Compared, Summary};
+use super::room::NoRoomForLogits;
 use super::settings::{CacheSettings, PairError};
 use crate::llama::{
     CachePolicy, ContextError, DecodeError, Exception, Finish, GenerateError, MemoryUse,
@@ -89,6 +90,9 @@ pub enum CompareError {
     /// The model's weights are damaged, or a number overflowed in it.
     #[error("{k} / {v}: a logit is not a number")]
     NotANumber { k: CachePolicy, v: CachePolicy },
+    /// The reference's.
+    #[error(transparent)]
+    Memory(#[from] NoRoomForLogits),
     #[error(transparent)]
     Pair(#[from] PairError),
     /// `progress` said so.

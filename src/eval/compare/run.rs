@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{CompareError, CompareOptions, Divergence, PairRun};
 use crate::eval::divergence::{Compared, Prediction, Summary};
+use crate::eval::room;
 use crate::eval::run::Progress;
 use crate::llama::{
     CachePolicy, CacheType, Context, Finish, GenerateOptions, Model, Sampler, SamplerError,
@@ -28,6 +29,7 @@ pub fn compare(
         (.., 0) => return Err(CompareError::NoTokens),
         _ => options.cache.check(model, pairs)?,
     }
+    room::check(options.n_predict, model.vocab().n_tokens())?;
     let n_ctx = prompt.len() + options.n_predict;
     let f16 = CachePolicy::new(CacheType::F16);
     let f16 = Context::new(model, &options.cache.plain().params(n_ctx, &f16, &f16))?;

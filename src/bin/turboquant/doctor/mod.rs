@@ -111,26 +111,29 @@ impl Check {
 pub fn run(args: &Args) -> Result<()> {
     let _interrupt = Interrupt::new()?;
     log::init(args.verbose, Errors::InMessage);
-    let mut checks = kernels::checks();
-    checks.extend(environment::checks());
-    checks.extend(tools::checks());
-    checks.extend(hardware::checks(args.threads));
+    let mut report = Report { checks: Vec::new(), as_text: matches!(args.format, Format::Table) };
+    report.add(kernels::checks())?;
+    report.add(environment::checks())?;
+    report.add(tools::checks())?;
+    report.add(hardware::checks(args.threads))?;
     // Below C++ kernels that cannot be would end the process.
     let runs = kernels::chosen().is_ok();
     if let Some(path) = &args.model {
-        checks.extend(model::checks(args, path));
+        report.add(model::checks(args, path))?;
         let stops = |check: &Check| check.name == model::TYPES || check.name == model::SIZE;
-        let can_have = !checks.iter().any(|check| stops(check) && check.state == State::Problem);
+        let stopped = |check| stops(check) && check.state == State::Problem;
+        let can_have = !report.checks.iter().any(stopped);
         if !args.no_run && runs && can_have {
-            checks.extend(trial::checks(args, path));
+            trial::checks(args, path, |check| report.add([check]))?;
         } else if !args.no_run {
             let why = "not run: see the problems above";
-            checks.push(Check::warning(trial::NAME, why, "mend them, and run doctor again"));
+            report.add([Check::warning(trial::NAME, why, "mend them, and run doctor again")])?;
         }
     }
+    let checks = report.checks;
     let worst = checks.iter().map(|check| check.state).max().unwrap_or(State::Ok);
     crate::print(&match args.format {
-        Format::Table => text(&checks),
+        Format::Table => summary(&checks),
         Format::Csv => table(&checks).csv(),
         Format::Md => table(&checks).markdown(),
         Format::Json => format!("{:#}\n", json(args, &checks, worst, runs)),
@@ -141,19 +144,37 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Findings by line, each with what to do below it, and a summary.
-fn text(checks: &[Check]) -> String {
-    let mut text = String::new();
-    for check in checks {
-        text += &format!("{:<8} {}: {}\n", check.state.name(), check.name, check.found);
-        if !check.fix.is_empty() {
-            text += &format!("{:8} -> {}\n", "", check.fix);
+/// What has been found so far.
+struct Report {
+    checks: Vec<Check>,
+    /// Prints each as it is found: what comes after it takes a while, and may fail.
+    as_text: bool,
+}
+
+impl Report {
+    fn add(&mut self, checks: impl IntoIterator<Item = Check>) -> Result<()> {
+        for check in checks {
+            if self.as_text {
+                crate::print(&text(&check))?;
+            }
+            self.checks.push(check);
         }
+        Ok(())
     }
+}
+
+/// What was found, and what to do below it.
+fn text(check: &Check) -> String {
+    let Check { state, name, found, fix } = check;
+    let found = format!("{:<8} {name}: {found}\n", state.name());
+    if fix.is_empty() { found } else { format!("{found}{:8} -> {fix}\n", "") }
+}
+
+fn summary(checks: &[Check]) -> String {
     let count = |state| checks.iter().filter(|check| check.state == state).count();
     let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (problems, warnings) = (count(State::Problem), count(State::Warning));
-    text + &format!("\n{}, {}\n", plural(problems, "problem"), plural(warnings, "warning"))
+    format!("\n{}, {}\n", plural(problems, "problem"), plural(warnings, "warning"))
 }
 
 fn table(checks: &[Check]) -> Table {
