@@ -41,9 +41,18 @@ impl Finished {
 }
 
 /// Runs `program` with `args` (and variables `env`) to its end, without input. Panics after `limit`.
+///
+/// What the caller's environment and cache have for llama.cpp does not reach it.
 pub fn run(program: &str, args: &[&str], env: &[(&str, &str)], limit: Duration) -> Finished {
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("LLAMA_") {
+            command.env_remove(name);
+        }
+    }
+    let mut child = command
         .args(args)
+        .env("LLAMA_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/llama-cache"))
         .envs(env.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
