@@ -3,8 +3,11 @@
 #include "chat-auto-parser.h"
 #include "chat.h"
 #include "common.h"
+#include "json-schema-to-grammar.h"
+#include "log.h"
 
 #include "llama-context.h"
+#include "llama-cpp.h"
 #include "llama-kv-cache-dsa-iswa.h"
 #include "llama-kv-cache-dsa.h"
 #include "llama-kv-cache-dsv4.h"
@@ -18,8 +21,13 @@
 #include "llama-model.h"
 #include "llama-turbo.h"
 
+#include <cctype>
+#include <cmath>
 #include <cstdio>
 #include <exception>
+#include <memory>
+#include <regex>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -177,7 +185,9 @@ int32_t tq_detokenize(const llama_vocab * vocab, const llama_token * tokens, int
 }
 
 struct tq_chat_template {
-    common_chat_template tmpl;
+    common_chat_template      tmpl;
+    common_chat_templates_ptr chats; // with tools
+    const llama_vocab       * vocab;
     bool add_bos;
     bool add_eos;
 };
@@ -186,10 +196,23 @@ static std::string special_piece(const llama_vocab * vocab, llama_token token) {
     return token == LLAMA_TOKEN_NULL ? "" : common_token_to_piece(vocab, token, true);
 }
 
-int32_t tq_chat_template_new(const llama_vocab * vocab, const char * source, tq_chat_template ** tmpl) {
+// upstream's chats log to stderr by themselves, not by llama.cpp's callback. its tools set the level anew
+static void silence_chats() {
+    static const bool once = [] {
+        common_log_set_verbosity_thold(LOG_LEVEL_OUTPUT - 1);
+        return true;
+    }();
+    GGML_UNUSED(once);
+}
+
+int32_t tq_chat_template_new(const llama_model * model, const char * source, bool own, tq_chat_template ** tmpl) {
     return fence([&] {
+        silence_chats();
+        const llama_vocab * vocab = llama_model_get_vocab(model);
         *tmpl = new tq_chat_template {
             common_chat_template(source, special_piece(vocab, llama_vocab_bos(vocab)), special_piece(vocab, llama_vocab_eos(vocab))),
+            common_chat_templates_init(model, own ? "" : source),
+            vocab,
             llama_vocab_get_add_bos(vocab),
             llama_vocab_get_add_eos(vocab),
         };
@@ -225,7 +248,7 @@ int32_t tq_chat_template_apply(
         const char ** contents,
         size_t        n,
         bool          add_assistant,
-        void       (* write)(void * user_data, const char * text, size_t len),
+        tq_write      write,
         void        * user_data) {
     return fence([&] {
         autoparser::generation_params params;
@@ -239,6 +262,156 @@ int32_t tq_chat_template_apply(
         const std::string prompt = common_chat_template_direct_apply(tmpl->tmpl, params);
         write(user_data, prompt.data(), prompt.size());
     });
+}
+
+struct tq_chat_prompt {
+    common_chat_params        params;
+    common_chat_parser_params parser;
+};
+
+static common_chat_templates_inputs to_inputs(const tq_chat_template & tmpl, const json & request) {
+    const json & parallel = request.at("parallel_tool_calls");
+
+    common_chat_templates_inputs res;
+    res.messages              = common_chat_msgs_parse_oaicompat(request.at("messages"));
+    res.tools                 = common_chat_tools_parse_oaicompat(request.at("tools"));
+    res.tool_choice           = common_chat_tool_choice_parse_oaicompat(request.at("tool_choice").get<std::string>());
+    res.parallel_tool_calls   = parallel.is_null() ? common_chat_templates_get_caps(tmpl.chats.get()).at("supports_parallel_tool_calls") : parallel.get<bool>();
+    res.enable_thinking       = request.at("enable_thinking").get<bool>();
+    res.add_generation_prompt = request.at("add_generation_prompt").get<bool>();
+    res.reasoning_format      = COMMON_REASONING_FORMAT_AUTO;
+    return res;
+}
+
+// as upstream's server has them: a word that is one token triggers by it
+static json to_json(const common_grammar_trigger & trigger, const llama_vocab * vocab) {
+    switch (trigger.type) {
+        case COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN:
+            return {{"token", trigger.token}};
+        case COMMON_GRAMMAR_TRIGGER_TYPE_WORD:
+            {
+                const auto tokens = common_tokenize(vocab, trigger.value, false, true);
+                if (tokens.size() == 1) {
+                    return {{"token", tokens[0]}};
+                }
+                return {{"word", trigger.value}};
+            }
+        case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN:
+            return {{"pattern", trigger.value}};
+        case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN_FULL:
+            return {{"pattern", "^(?:" + trigger.value + ")$"}};
+    }
+    throw std::logic_error("unknown kind of trigger");
+}
+
+// without a grammar that a required call would have, the parser knows no syntax of calls
+static bool reads_calls(const tq_chat_template & tmpl, common_chat_templates_inputs inputs, const common_chat_params & params) {
+    if (!params.grammar.empty()) {
+        return true;
+    }
+    inputs.tool_choice = COMMON_CHAT_TOOL_CHOICE_REQUIRED;
+    return !common_chat_templates_apply(tmpl.chats.get(), inputs).grammar.empty();
+}
+
+// whether the grammar lets an answer begin with this
+static bool allows(const llama_vocab * vocab, const std::string & grammar, const std::string & begin) {
+    llama_sampler_ptr smpl(llama_sampler_init_grammar(vocab, grammar.c_str(), "root"));
+    if (!smpl) {
+        return false;
+    }
+    bool first = true;
+    for (const llama_token token : common_tokenize(vocab, begin, false, true)) {
+        const std::string piece = common_token_to_piece(vocab, token, true);
+        // some vocabularies put a space in front of a text
+        const bool added = first && !piece.empty() && std::isspace((unsigned char) piece[0]) && !std::isspace((unsigned char) begin[0]);
+        first = false;
+        if (added) {
+            continue;
+        }
+        llama_token_data       data       = { token, 1.0f, 0.0f };
+        llama_token_data_array candidates = { &data, 1, -1, false };
+        llama_sampler_apply(smpl.get(), &candidates);
+        if (data.logit == -INFINITY) {
+            return false;
+        }
+        llama_sampler_accept(smpl.get(), token);
+    }
+    return true;
+}
+
+// what a required call begins with. upstream lets any text come before it, with which small models go on for ever.
+// empty: it may not be known, or the model is to think first
+static std::string call_mark(const tq_chat_template & tmpl, common_chat_templates_inputs inputs, const common_chat_params & params) {
+    const bool thinks = params.supports_thinking && inputs.enable_thinking;
+    if (inputs.tool_choice != COMMON_CHAT_TOOL_CHOICE_REQUIRED || params.grammar.empty() || thinks || !inputs.add_generation_prompt) {
+        return "";
+    }
+    inputs.tool_choice = COMMON_CHAT_TOOL_CHOICE_AUTO;
+    for (const auto & trigger : common_chat_templates_apply(tmpl.chats.get(), inputs).grammar_triggers) {
+        if (trigger.type == COMMON_GRAMMAR_TRIGGER_TYPE_WORD && allows(tmpl.vocab, params.grammar, params.generation_prompt + trigger.value)) {
+            return trigger.value;
+        }
+    }
+    return "";
+}
+
+static json describe(const tq_chat_template & tmpl, const common_chat_templates_inputs & inputs, const common_chat_params & params) {
+    json triggers = json::array();
+    for (const auto & trigger : params.grammar_triggers) {
+        triggers.push_back(to_json(trigger, tmpl.vocab));
+    }
+    const bool has_tools = !inputs.tools.empty();
+    return {
+        {"prompt",            params.prompt},
+        {"generation_prompt", params.generation_prompt},
+        {"grammar",           params.grammar},
+        {"grammar_lazy",      params.grammar_lazy},
+        {"triggers",          triggers},
+        {"preserved_tokens",  params.preserved_tokens},
+        {"stops",             params.additional_stops},
+        {"thinking_start",    params.thinking_start_tag},
+        {"thinking_ends",     params.thinking_end_tags},
+        {"describes_tools",   has_tools && common_chat_templates_get_caps(tmpl.chats.get()).at("supports_tools")},
+        {"reads_calls",       has_tools && reads_calls(tmpl, inputs, params)},
+    };
+}
+
+static void write_json(const json & value, tq_write write, void * user_data) {
+    const std::string text = value.dump();
+    write(user_data, text.data(), text.size());
+}
+
+int32_t tq_chat_prompt_new(const tq_chat_template * tmpl, const char * request, tq_chat_prompt ** prompt, tq_write about, void * user_data) {
+    return fence([&] {
+        const auto inputs = to_inputs(*tmpl, json::parse(request));
+        auto res = std::make_unique<tq_chat_prompt>();
+        res->params = common_chat_templates_apply(tmpl->chats.get(), inputs);
+        const auto mark = call_mark(*tmpl, inputs, res->params);
+        res->params.prompt            += mark;
+        res->params.generation_prompt += mark;
+        res->parser = common_chat_parser_params(res->params);
+        res->parser.reasoning_format = inputs.reasoning_format;
+        if (!res->params.parser.empty()) {
+            res->parser.parser.load(res->params.parser);
+        }
+        write_json(describe(*tmpl, inputs, res->params), about, user_data);
+        *prompt = res.release();
+    });
+}
+
+void tq_chat_prompt_free(tq_chat_prompt * prompt) {
+    delete prompt;
+}
+
+int32_t tq_chat_prompt_parse(const tq_chat_prompt * prompt, const char * answer, size_t len, bool partial, tq_write write, void * user_data) {
+    return fence([&] {
+        const auto message = common_chat_parse(std::string(answer, len), partial, prompt->parser);
+        write_json(message.to_json_oaicompat(), write, user_data);
+    });
+}
+
+int32_t tq_json_schema_check(const char * schema) {
+    return fence([&] { json_schema_to_grammar(json::parse(schema)); });
 }
 
 //
@@ -342,6 +515,10 @@ int32_t tq_sampler_grammar(const llama_vocab * vocab, const char * grammar, cons
     return fence([&] { *smpl = llama_sampler_init_grammar(vocab, grammar, root); });
 }
 
+int32_t tq_sampler_grammar_lazy(const llama_vocab * vocab, const char * grammar, const char * root, const char ** patterns, size_t n_patterns, const llama_token * tokens, size_t n_tokens, llama_sampler ** smpl) {
+    return fence([&] { *smpl = llama_sampler_init_grammar_lazy_patterns(vocab, grammar, root, patterns, n_patterns, tokens, n_tokens); });
+}
+
 int32_t tq_sampler_dry(const llama_vocab * vocab, float multiplier, float base, int32_t allowed_length, int32_t last_n, const char ** breakers, size_t n_breakers, llama_sampler ** smpl) {
     return fence([&] { *smpl = llama_sampler_init_dry(vocab, multiplier, base, allowed_length, last_n, breakers, n_breakers); });
 }
@@ -360,4 +537,8 @@ int32_t tq_sampler_reset(llama_sampler * smpl) {
 
 int32_t tq_sampler_clone(const llama_sampler * smpl, llama_sampler ** clone) {
     return fence([&] { *clone = llama_sampler_clone(smpl); });
+}
+
+int32_t tq_trigger_check(const char * pattern) {
+    return fence([&] { std::regex _(pattern); });
 }

@@ -71,19 +71,53 @@ int32_t tq_detokenize    (const struct llama_vocab * vocab, const llama_token * 
 
 struct tq_chat_template;
 
-// source: a Jinja template. syntax errors are exceptions
-int32_t tq_chat_template_new (const struct llama_vocab * vocab, const char * source, struct tq_chat_template ** tmpl);
+// source: a Jinja template. own: it is the model's, whose variant for tools then goes with it. syntax errors are exceptions
+int32_t tq_chat_template_new (const struct llama_model * model, const char * source, bool own, struct tq_chat_template ** tmpl);
 void    tq_chat_template_free(struct tq_chat_template * tmpl);
 
-// write is called once with the prompt
+// gets a text, once
+typedef void (* tq_write)(void * user_data, const char * text, size_t len);
+
+// a prompt for messages that are a role and a text each
 int32_t tq_chat_template_apply(
         const struct tq_chat_template * tmpl,
         const char ** roles,
         const char ** contents,
         size_t        n,
         bool          add_assistant,
-        void       (* write)(void * user_data, const char * text, size_t len),
+        tq_write      write,
         void        * user_data);
+
+// a prompt with tools, and how its answer is read
+struct tq_chat_prompt;
+
+// request: JSON with
+//   messages, tools, tool_choice, parallel_tool_calls (null: if the template can)  as in OpenAI's API
+//   enable_thinking, add_generation_prompt
+// about: JSON with
+//   prompt, generation_prompt (the end of prompt, where the answer's syntax begins; of a required call with its mark)
+//   grammar ("": none), grammar_lazy, triggers: [{word} | {pattern} | {token}]
+//   preserved_tokens, stops, thinking_start, thinking_ends
+//   describes_tools (the template does), reads_calls (the parser does)
+int32_t tq_chat_prompt_new(
+        const struct tq_chat_template * tmpl,
+        const char             * request,
+        struct tq_chat_prompt ** prompt,
+        tq_write                 about,
+        void                   * user_data);
+void tq_chat_prompt_free(struct tq_chat_prompt * prompt);
+
+// partial: more is to come. write gets a message in JSON, as in OpenAI's API
+int32_t tq_chat_prompt_parse(
+        const struct tq_chat_prompt * prompt,
+        const char * answer,
+        size_t       len,
+        bool         partial,
+        tq_write     write,
+        void       * user_data);
+
+// an exception if it is no JSON schema that grammars are made of
+int32_t tq_json_schema_check(const char * schema);
 
 //
 // decoding
@@ -122,11 +156,15 @@ int32_t tq_state_load(struct llama_context * ctx, llama_seq_id seq_id, const cha
 //
 
 int32_t tq_sampler_grammar(const struct llama_vocab * vocab, const char * grammar, const char * root, struct llama_sampler ** smpl);
+int32_t tq_sampler_grammar_lazy(const struct llama_vocab * vocab, const char * grammar, const char * root, const char ** patterns, size_t n_patterns, const llama_token * tokens, size_t n_tokens, struct llama_sampler ** smpl);
 int32_t tq_sampler_dry    (const struct llama_vocab * vocab, float multiplier, float base, int32_t allowed_length, int32_t last_n, const char ** breakers, size_t n_breakers, struct llama_sampler ** smpl);
 int32_t tq_sampler_apply  (struct llama_sampler * smpl, llama_token_data_array * candidates);
 int32_t tq_sampler_accept (struct llama_sampler * smpl, llama_token token);
 int32_t tq_sampler_reset  (struct llama_sampler * smpl);
 int32_t tq_sampler_clone  (const struct llama_sampler * smpl, struct llama_sampler ** clone);
+
+// an exception if it is no regular expression
+int32_t tq_trigger_check(const char * pattern);
 
 #ifdef __cplusplus
 }

@@ -8,64 +8,15 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use serde_json::Value;
+
+use super::chat_message::ChatMessage;
+use super::chat_prompt::{About, ChatPrompt, RawPrompt};
+use super::chat_request::{ChatRequest, ToolChoice};
 use super::error::ChatError;
 use super::ffi::fenced;
 use super::model::Model;
 use super::sys::fence;
-
-/// Who says something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Role {
-    System,
-    User,
-    Assistant,
-    Tool,
-    /// One that a template knows beside these.
-    Other(String),
-}
-
-impl Role {
-    /// As templates have it.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-            Self::Tool => "tool",
-            Self::Other(name) => name,
-        }
-    }
-}
-
-/// A message of a chat.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChatMessage {
-    pub role: Role,
-    pub content: String,
-}
-
-impl ChatMessage {
-    /// What someone says.
-    pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into() }
-    }
-
-    /// How the assistant is to behave.
-    pub fn system(content: impl Into<String>) -> Self {
-        Self::new(Role::System, content)
-    }
-
-    /// What the user says.
-    pub fn user(content: impl Into<String>) -> Self {
-        Self::new(Role::User, content)
-    }
-
-    /// What the model has said.
-    pub fn assistant(content: impl Into<String>) -> Self {
-        Self::new(Role::Assistant, content)
-    }
-}
 
 /// A chat template, parsed.
 ///
@@ -90,16 +41,24 @@ impl ChatTemplate {
     /// The template that a model comes with. Errors: [`ChatError::None`], [`ChatError::Template`].
     pub fn of_model(model: &Arc<Model>) -> Result<Self, ChatError> {
         let source = model.chat_template().ok_or(ChatError::None)?;
-        Self::new(model, source)
+        Self::parse(model, source, true)
     }
 
     /// A template for a model, in Jinja. Errors: [`ChatError::Template`].
     pub fn new(model: &Arc<Model>, source: &str) -> Result<Self, ChatError> {
+        Self::parse(model, source, false)
+    }
+
+    /// `own`: the source is the model's, which may have a variant for tools beside it.
+    fn parse(model: &Arc<Model>, source: &str, own: bool) -> Result<Self, ChatError> {
+        if source.is_empty() {
+            return Err(ChatError::Template { reason: "it is empty".into() });
+        }
         let source = CString::new(source)?;
         let mut raw = std::ptr::null_mut();
-        // SAFETY: the vocabulary lives; the source is terminated and copied.
+        // SAFETY: the model lives; the source is terminated and copied.
         fenced(unsafe {
-            fence::tq_chat_template_new(model.vocab().raw(), source.as_ptr(), &raw mut raw)
+            fence::tq_chat_template_new(model.raw(), source.as_ptr(), own, &raw mut raw)
         })
         .map_err(|e| ChatError::Template { reason: e.message })?;
         let missing = || ChatError::Template { reason: "there is none".into() };
@@ -116,6 +75,10 @@ impl ChatTemplate {
         messages: &[ChatMessage],
         add_assistant: bool,
     ) -> Result<String, ChatError> {
+        if !messages.iter().all(ChatMessage::is_plain) {
+            let request = ChatRequest::new(messages).add_assistant(add_assistant);
+            return Ok(self.prompt(&request)?.text().to_string());
+        }
         let texts = |text: fn(&ChatMessage) -> &str| -> Result<Vec<CString>, NulError> {
             messages.iter().map(|message| CString::new(text(message))).collect()
         };
@@ -142,14 +105,48 @@ impl ChatTemplate {
         Ok(String::from_utf8_lossy(&prompt).into_owned())
     }
 
+    /// The prompt of a chat in which the model may call tools, and how its answer is constrained and read: as
+    /// llama.cpp's server does it for this template.
+    ///
+    /// Errors: [`ChatError`]. Among them are [`ChatError::NoTools`] where the template would say nothing of tools, and
+    /// [`ChatError::Apply`].
+    pub fn prompt(&self, request: &ChatRequest<'_>) -> Result<ChatPrompt, ChatError> {
+        let json = CString::new(request.to_json()?)?;
+        let (mut raw, mut about) = (std::ptr::null_mut(), Vec::<u8>::new());
+        let error = |reason: String| ChatError::Apply { reason };
+        // SAFETY: the template lives; a terminated text; the vector is what `append` gets.
+        fenced(unsafe {
+            fence::tq_chat_prompt_new(
+                self.raw.as_ptr(),
+                json.as_ptr(),
+                &raw mut raw,
+                append,
+                (&raw mut about).cast(),
+            )
+        })
+        .map_err(|e| error(e.message))?;
+        let raw = NonNull::new(raw).map(RawPrompt).ok_or_else(|| error("no prompt".into()))?;
+        let about: Value = serde_json::from_slice(&about).map_err(|e| error(e.to_string()))?;
+        let about = About::new(&self.model, &about).map_err(|e| error(e.to_string()))?;
+        let unenforced = request.tool_choice == ToolChoice::Required && about.grammar.is_empty();
+        if request.may_call() && (!about.reads_calls || unenforced) {
+            return Err(ChatError::NoTools);
+        }
+        if request.may_call() && !about.describes_tools {
+            tracing::warn!("the chat template knows of calls, but does not describe the tools");
+        }
+        Ok(ChatPrompt::new(raw, &self.model, about, request.messages))
+    }
+
     /// The model that it is for.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
     }
 }
 
-unsafe extern "C" fn append(prompt: *mut c_void, text: *const c_char, len: usize) {
-    // SAFETY: the vector that `apply` hands over, and a text of that length.
+/// Adds what C++ writes to a `Vec<u8>`.
+pub(super) unsafe extern "C" fn append(prompt: *mut c_void, text: *const c_char, len: usize) {
+    // SAFETY: the vector that the caller hands over, and a text of that length.
     unsafe {
         let prompt = &mut *prompt.cast::<Vec<u8>>();
         prompt.extend_from_slice(std::slice::from_raw_parts(text.cast(), len));

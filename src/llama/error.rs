@@ -386,6 +386,22 @@ pub enum SamplerError {
         /// What llama.cpp logged.
         reason: String,
     },
+    /// It would never begin.
+    #[error("the grammar has no trigger: give one, or use SamplerBuilder::grammar")]
+    NoTrigger,
+    /// Where a grammar begins.
+    #[error("{pattern:?} cannot trigger a grammar: {reason}")]
+    Trigger {
+        pattern: String,
+        /// What the expression's parser says.
+        reason: String,
+    },
+    /// A prompt's grammar is of its model's tokens.
+    #[error("the prompt is for another model than the sampler")]
+    OtherModel,
+    /// A grammar beside that of tools.
+    #[error("the sampler has a grammar, and tools have one: offer none, or take another sampler")]
+    TwoGrammars,
     /// llama.cpp made none.
     #[error("cannot create the sampler {name}")]
     Create { name: &'static str },
@@ -437,6 +453,41 @@ pub enum ChatError {
         /// What llama.cpp's parser says.
         reason: String,
     },
+    /// A text of a message or of a tool.
+    #[error("{what} has a NUL byte in it")]
+    NulByte {
+        /// Whose it is.
+        what: String,
+    },
+    /// The model would not learn of them, or its calls not be found.
+    #[error(
+        "the chat template has no place for tools, or none that llama.cpp reads: give one to ChatTemplate::new, or offer no tools"
+    )]
+    NoTools,
+    /// [`ToolChoice::Required`](super::ToolChoice::Required), and no tool.
+    #[error("a call is required, but no tool is offered")]
+    NothingToCall,
+    /// Calls are by name.
+    #[error("tool {index} has no name")]
+    ToolName {
+        /// Among those that are offered.
+        index: usize,
+    },
+    /// Calls are by name.
+    #[error("two tools are called {name}")]
+    ToolTwice { name: String },
+    /// Of a tool's parameters.
+    #[error("the parameters of the tool {tool} are no JSON schema of an object: {reason}")]
+    Schema { tool: String, reason: String },
+    /// Of a call in a message.
+    #[error("the arguments of a call of {tool} are no JSON: {reason}")]
+    Arguments { tool: String, reason: String },
+    /// Not what the prompt's grammar derives, as where it was not given to the sampler.
+    #[error("the answer cannot be read: {reason}")]
+    Parse {
+        /// What llama.cpp's parser says.
+        reason: String,
+    },
     /// The template refuses the messages.
     #[error("the chat template cannot be applied: {reason}")]
     Apply {
@@ -454,6 +505,12 @@ pub enum ChatSessionError {
         "the prompt has {n_tokens} tokens, the context has room for {n_ctx}: shorten it, or raise n_ctx"
     )]
     TooLong { n_tokens: usize, n_ctx: usize },
+    /// An answer to a call that the model's last message does not have, or has answered already.
+    #[error("no call {id} waits for an answer")]
+    NoCall { id: String },
+    /// A call whose answer is missing.
+    #[error("the call {id} of {name} has no answer: answer all calls at once")]
+    Unanswered { id: String, name: String },
     #[error(transparent)]
     Chat(#[from] ChatError),
     #[error(transparent)]

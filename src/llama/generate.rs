@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::chat_prompt::ChatPrompt;
 use super::context::Context;
 use super::error::{DecodeError, GenerateError};
 use super::logprobs::TokenLogprob;
@@ -26,6 +27,7 @@ pub struct GenerateOptions<'a> {
     max_tokens: usize,
     stops: Vec<String>,
     special: bool,
+    preserved: Vec<Token>,
     ignore_eog: bool,
     logprobs: Option<usize>,
     cancel: Option<Box<dyn FnMut() -> bool + 'a>>,
@@ -38,6 +40,7 @@ impl Default for GenerateOptions<'_> {
             max_tokens: usize::MAX,
             stops: Vec::new(),
             special: false,
+            preserved: Vec::new(),
             ignore_eog: false,
             logprobs: None,
             cancel: None,
@@ -65,6 +68,18 @@ impl<'a> GenerateOptions<'a> {
     /// Whether special tokens are part of the text. Default: no.
     pub fn special(self, special: bool) -> Self {
         Self { special, ..self }
+    }
+
+    /// Special tokens that are part of the text all the same; more with each call. Default: none.
+    pub fn preserve(mut self, tokens: impl IntoIterator<Item = Token>) -> Self {
+        self.preserved.extend(tokens);
+        self
+    }
+
+    /// What the answer to a prompt needs: its stop strings, and the tokens of its syntax in the text.
+    pub fn chat(mut self, prompt: &ChatPrompt) -> Self {
+        self.stops.extend_from_slice(prompt.stops());
+        self.preserve(prompt.preserved_tokens().iter().copied())
     }
 
     /// Whether to go on behind the tokens that end a generation. Default: no.
@@ -298,14 +313,15 @@ impl Generation<'_> {
     /// Adds a token's text.
     fn take(&mut self, token: Token, text: &mut String) -> Result<(), GenerateError> {
         let vocab = self.context.model().vocab();
+        let special = self.options.special || self.options.preserved.contains(&token);
         if vocab.is_eog(token) && !self.options.ignore_eog {
             self.finish = Some(Finish::EndOfGeneration(token));
-            if !self.options.special {
+            if !special {
                 return Ok(());
             }
         }
         self.bytes.clear();
-        vocab.piece_into(token, self.options.special, &mut self.bytes)?;
+        vocab.piece_into(token, special, &mut self.bytes)?;
         let new = self.utf8.push(&self.bytes);
         self.push(&new, text);
         Ok(())

@@ -8,6 +8,7 @@ use super::Token;
 use super::context::Context;
 use super::error::SamplerError;
 use super::ffi::fenced;
+use super::grammar::Grammar;
 use super::model::Model;
 use super::sampler_builder::SamplerBuilder;
 use super::sys::{self, fence};
@@ -25,7 +26,7 @@ pub struct Sampler {
     pub(super) chain: RawSampler,
     /// Apart from the chain: it is tried on the token that the chain has chosen, which is mostly right, before it is
     /// tried on all.
-    pub(super) grammar: Option<RawSampler>,
+    pub(super) grammar: Option<Grammar>,
     /// The chain is greedy alone.
     pub(super) greedy: bool,
     /// Keeps the vocabulary alive that the parts have.
@@ -55,7 +56,7 @@ impl Sampler {
 
     pub(super) fn new(
         chain: RawSampler,
-        grammar: Option<RawSampler>,
+        grammar: Option<Grammar>,
         greedy: bool,
         model: Arc<Model>,
     ) -> Self {
@@ -96,7 +97,7 @@ impl Sampler {
     pub fn accept(&mut self, token: Token) -> Result<(), SamplerError> {
         self.check(token)?;
         if let Some(grammar) = &self.grammar
-            && !allows(grammar, token)?
+            && !grammar.allows(token)?
         {
             return Err(SamplerError::Rejected { token });
         }
@@ -119,16 +120,14 @@ impl Sampler {
     ///
     /// Errors: [`SamplerError::Exception`].
     pub fn reset(&mut self) -> Result<(), SamplerError> {
-        for sampler in std::iter::once(&self.chain).chain(&self.grammar) {
-            // SAFETY: the sampler lives.
-            fenced(unsafe { fence::tq_sampler_reset(sampler.0.as_ptr()) })?;
-        }
-        Ok(())
+        // SAFETY: the chain lives.
+        fenced(unsafe { fence::tq_sampler_reset(self.chain.0.as_ptr()) })?;
+        self.grammar.as_mut().map_or(Ok(()), Grammar::reset)
     }
 
     /// A sampler in the same state. Errors: [`SamplerError::Exception`].
     pub fn try_clone(&self) -> Result<Self, SamplerError> {
-        let grammar = self.grammar.as_ref().map(RawSampler::try_clone).transpose()?;
+        let grammar = self.grammar.as_ref().map(Grammar::try_clone).transpose()?;
         Ok(Self::new(self.chain.try_clone()?, grammar, self.greedy, Arc::clone(&self.model)))
     }
 
@@ -157,7 +156,7 @@ impl Sampler {
     }
 
     fn is_allowed(&self, token: Token) -> Result<bool, SamplerError> {
-        self.grammar.as_ref().map_or(Ok(true), |grammar| allows(grammar, token))
+        self.grammar.as_ref().map_or(Ok(true), |grammar| grammar.allows(token))
     }
 
     /// Runs the chain, behind the grammar if `strict`.
@@ -171,11 +170,11 @@ impl Sampler {
             selected: -1,
             sorted: false,
         };
-        let grammar = self.grammar.as_ref().filter(|_| strict);
-        for sampler in grammar.into_iter().chain([&self.chain]) {
-            // SAFETY: the samplers live, and the candidates during the call. All logits are numbers.
-            fenced(unsafe { fence::tq_sampler_apply(sampler.0.as_ptr(), &raw mut array) })?;
+        if let Some(grammar) = self.grammar.as_ref().filter(|_| strict) {
+            grammar.apply(&mut array)?;
         }
+        // SAFETY: the chain lives, and the candidates during the call. All logits are numbers.
+        fenced(unsafe { fence::tq_sampler_apply(self.chain.0.as_ptr(), &raw mut array) })?;
         let selected = usize::try_from(array.selected).ok().filter(|&i| i < array.size);
         let selected = selected.ok_or(SamplerError::NoCandidate)?;
         // SAFETY: the chain leaves `size` candidates at `data`, of which this is one.
@@ -188,10 +187,11 @@ impl Sampler {
 
     /// A token that the grammar allows.
     fn accept_chosen(&mut self, token: Token) -> Result<(), SamplerError> {
-        for sampler in self.grammar.iter().chain([&self.chain]) {
-            // SAFETY: the sampler lives; the token is in range, and one that the grammar allows.
-            fenced(unsafe { fence::tq_sampler_accept(sampler.0.as_ptr(), token) })?;
+        if let Some(grammar) = &mut self.grammar {
+            grammar.accept(token)?;
         }
+        // SAFETY: the chain lives; the token is in range.
+        fenced(unsafe { fence::tq_sampler_accept(self.chain.0.as_ptr(), token) })?;
         Ok(())
     }
 
@@ -200,20 +200,6 @@ impl Sampler {
         let error = SamplerError::Token { token, n_tokens };
         self.model.vocab().check_token(token).map_err(|_| error)
     }
-}
-
-/// Whether the grammar goes on with a token.
-fn allows(grammar: &RawSampler, token: Token) -> Result<bool, SamplerError> {
-    let mut candidate = sys::llama_token_data { id: token, logit: 1.0, p: 0.0 };
-    let mut array = sys::llama_token_data_array {
-        data: &raw mut candidate,
-        size: 1,
-        selected: -1,
-        sorted: false,
-    };
-    // SAFETY: the grammar lives, and the candidate during the call.
-    fenced(unsafe { fence::tq_sampler_apply(grammar.0.as_ptr(), &raw mut array) })?;
-    Ok(candidate.logit != f32::NEG_INFINITY)
 }
 
 /// The first of the largest; None: all are minus infinity.
@@ -236,7 +222,7 @@ impl RawSampler {
         NonNull::new(raw).map(Self).ok_or(SamplerError::Create { name })
     }
 
-    fn try_clone(&self) -> Result<Self, SamplerError> {
+    pub fn try_clone(&self) -> Result<Self, SamplerError> {
         let mut clone = std::ptr::null_mut();
         // SAFETY: the sampler lives, and all of ours can be cloned.
         fenced(unsafe { fence::tq_sampler_clone(self.0.as_ptr(), &raw mut clone) })?;

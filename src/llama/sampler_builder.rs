@@ -1,15 +1,17 @@
 //! What samplers are made of.
 
-use std::ffi::{CString, c_char};
+use std::ffi::CString;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
+use super::Token;
+use super::chat_prompt::ChatPrompt;
 use super::error::SamplerError;
 use super::ffi::fenced;
+use super::grammar::{Grammar, GrammarTrigger};
 use super::model::Model;
 use super::sampler::{RawSampler, Sampler};
 use super::sys::{self, fence};
-use super::{Token, log};
 
 /// Repetition penalties. The default has none.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,7 +61,7 @@ impl Default for Dry {
 pub struct SamplerBuilder {
     model: Arc<Model>,
     chain: Result<RawSampler, SamplerError>,
-    grammar: Option<RawSampler>,
+    grammar: Option<Grammar>,
     /// Whether the chain has steps.
     has_steps: bool,
 }
@@ -208,13 +210,52 @@ impl SamplerBuilder {
     /// wherever it is added; of two, the last counts.
     ///
     /// Error: [`SamplerError::Grammar`] if it is none.
-    pub fn grammar(mut self, grammar: &str, root: &str) -> Self {
-        if self.chain.is_err() {
-            return self;
-        }
-        match new_grammar(&self.model, grammar, root) {
-            Ok(grammar) => self.grammar = Some(grammar),
-            Err(e) => self.chain = Err(e),
+    pub fn grammar(self, grammar: &str, root: &str) -> Self {
+        self.set_grammar(|model| Grammar::new(model, grammar, root).map(Some))
+    }
+
+    /// As [`SamplerBuilder::grammar`], but only from a trigger on; before one, anything is allowed. Penalties and
+    /// the like apply throughout.
+    ///
+    /// ```no_run
+    /// # use llama_turboquant::llama::{GrammarTrigger, Model, Sampler};
+    /// # let model = Model::load("model.gguf")?;
+    /// let grammar = r#"root ::= "Answer: " ("yes" | "no")"#;
+    /// let trigger = GrammarTrigger::Word("Answer: ".into());
+    /// let sampler = Sampler::builder(&model).lazy_grammar(grammar, "root", &[trigger]).greedy()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Errors: [`SamplerError::Grammar`], [`SamplerError::NoTrigger`], [`SamplerError::Trigger`],
+    /// [`SamplerError::Token`].
+    pub fn lazy_grammar(self, grammar: &str, root: &str, triggers: &[GrammarTrigger]) -> Self {
+        self.set_grammar(|model| Grammar::lazy(model, grammar, root, triggers).map(Some))
+    }
+
+    /// Allows only what an answer to a prompt may be: the prompt's grammar, in the place of
+    /// [`SamplerBuilder::grammar`]'s. Without one this changes nothing.
+    ///
+    /// Errors: [`SamplerError::OtherModel`]; [`SamplerError::Rejected`] if the prompt ends otherwise than its grammar
+    /// begins.
+    pub fn chat(self, prompt: &ChatPrompt) -> Self {
+        self.set_grammar(|model| {
+            if !Arc::ptr_eq(model, prompt.model()) {
+                return Err(SamplerError::OtherModel);
+            }
+            Grammar::of_prompt(prompt)
+        })
+    }
+
+    fn set_grammar(
+        mut self,
+        new: impl FnOnce(&Arc<Model>) -> Result<Option<Grammar>, SamplerError>,
+    ) -> Self {
+        if self.chain.is_ok() {
+            match new(&self.model) {
+                Ok(None) => {}
+                Ok(grammar) => self.grammar = grammar,
+                Err(e) => self.chain = Err(e),
+            }
         }
         self
     }
@@ -291,26 +332,6 @@ impl SamplerBuilder {
 fn window(last_n: u32) -> i32 {
     const MAX: u32 = 1 << 24;
     last_n.min(MAX).cast_signed()
-}
-
-fn new_grammar(model: &Model, grammar: &str, root: &str) -> Result<RawSampler, SamplerError> {
-    let c = |text: &str| CString::new(text).map_err(|_| SamplerError::Nul { name: "grammar" });
-    let (text, start) = (c(grammar)?, c(root)?);
-    if grammar.trim().is_empty() {
-        return Err(SamplerError::Grammar { reason: "it is empty".into() });
-    }
-    let mut raw = std::ptr::null_mut();
-    let [text, start]: [*const c_char; 2] = [text.as_ptr(), start.as_ptr()];
-    // SAFETY: the vocabulary lives as long as the model, which the sampler holds; the texts are terminated and live
-    // during the call.
-    let init =
-        || unsafe { fence::tq_sampler_grammar(model.vocab().raw(), text, start, &raw mut raw) };
-    let (status, reason) = log::errors_of(init);
-    fenced(status)?;
-    if raw.is_null() {
-        return Err(SamplerError::Grammar { reason });
-    }
-    RawSampler::own(raw, "grammar")
 }
 
 impl std::fmt::Debug for SamplerBuilder {

@@ -45,6 +45,15 @@ pub struct tq_chat_template {
     _opaque: [u8; 0],
 }
 
+/// A prompt with tools, and how its answer is read.
+#[repr(C)]
+pub struct tq_chat_prompt {
+    _opaque: [u8; 0],
+}
+
+/// Gets a text, once.
+pub type tq_write = unsafe extern "C" fn(*mut c_void, *const c_char, usize);
+
 unsafe extern "C" {
     pub fn tq_api_error() -> *const c_char;
 
@@ -108,8 +117,9 @@ unsafe extern "C" {
     ) -> i32;
 
     pub fn tq_chat_template_new(
-        vocab: *const llama_vocab,
+        model: *const llama_model,
         source: *const c_char,
+        own: bool,
         template: *mut *mut tq_chat_template,
     ) -> i32;
     pub fn tq_chat_template_free(template: *mut tq_chat_template);
@@ -119,9 +129,27 @@ unsafe extern "C" {
         contents: *mut *const c_char,
         n: usize,
         add_assistant: bool,
-        write: unsafe extern "C" fn(*mut c_void, *const c_char, usize),
+        write: tq_write,
         user_data: *mut c_void,
     ) -> i32;
+
+    pub fn tq_chat_prompt_new(
+        template: *const tq_chat_template,
+        request: *const c_char,
+        prompt: *mut *mut tq_chat_prompt,
+        about: tq_write,
+        user_data: *mut c_void,
+    ) -> i32;
+    pub fn tq_chat_prompt_free(prompt: *mut tq_chat_prompt);
+    pub fn tq_chat_prompt_parse(
+        prompt: *const tq_chat_prompt,
+        answer: *const c_char,
+        len: usize,
+        partial: bool,
+        write: tq_write,
+        user_data: *mut c_void,
+    ) -> i32;
+    pub fn tq_json_schema_check(schema: *const c_char) -> i32;
 
     pub fn tq_decode(ctx: *mut llama_context, batch: *const llama_batch, status: *mut i32) -> i32;
     pub fn tq_encode(ctx: *mut llama_context, batch: *const llama_batch, status: *mut i32) -> i32;
@@ -196,6 +224,16 @@ unsafe extern "C" {
         root: *const c_char,
         sampler: *mut *mut llama_sampler,
     ) -> i32;
+    pub fn tq_sampler_grammar_lazy(
+        vocab: *const llama_vocab,
+        grammar: *const c_char,
+        root: *const c_char,
+        patterns: *mut *const c_char,
+        n_patterns: usize,
+        tokens: *const llama_token,
+        n_tokens: usize,
+        sampler: *mut *mut llama_sampler,
+    ) -> i32;
     pub fn tq_sampler_dry(
         vocab: *const llama_vocab,
         multiplier: f32,
@@ -213,4 +251,5 @@ unsafe extern "C" {
     pub fn tq_sampler_accept(sampler: *mut llama_sampler, token: llama_token) -> i32;
     pub fn tq_sampler_reset(sampler: *mut llama_sampler) -> i32;
     pub fn tq_sampler_clone(sampler: *const llama_sampler, clone: *mut *mut llama_sampler) -> i32;
+    pub fn tq_trigger_check(pattern: *const c_char) -> i32;
 }
