@@ -410,8 +410,11 @@ int32_t tq_chat_prompt_parse(const tq_chat_prompt * prompt, const char * answer,
     });
 }
 
-int32_t tq_json_schema_check(const char * schema) {
-    return fence([&] { json_schema_to_grammar(json::parse(schema)); });
+int32_t tq_json_schema_to_grammar(const char * schema, tq_write write, void * user_data) {
+    return fence([&] {
+        const std::string grammar = json_schema_to_grammar(json::parse(schema));
+        write(user_data, grammar.data(), grammar.size());
+    });
 }
 
 //

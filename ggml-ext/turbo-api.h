@@ -116,8 +116,8 @@ int32_t tq_chat_prompt_parse(
         tq_write     write,
         void       * user_data);
 
-// an exception if it is no JSON schema that grammars are made of
-int32_t tq_json_schema_check(const char * schema);
+// write gets the grammar of what a JSON schema describes
+int32_t tq_json_schema_to_grammar(const char * schema, tq_write write, void * user_data);
 
 //
 // decoding

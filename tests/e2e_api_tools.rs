@@ -52,6 +52,7 @@ fn a_prompt_describes_the_tools_and_how_they_are_called() {
     let required = prompt(&template, ToolChoice::Required);
     assert_eq!(required.text(), format!("{}<tool_call>\n", auto.text()));
     assert_eq!(required.triggers(), []);
+    assert!(required.grammar().is_some());
 
     let none = prompt(&template, ToolChoice::None);
     assert_eq!((none.text(), none.grammar()), (auto.text(), None));
@@ -124,6 +125,9 @@ fn answers_are_read_whole_and_in_part() {
     let message = prompt.parse(&begun, true).expect("a message");
     assert_eq!(message.content.trim(), "Wait.");
     assert_eq!(message.tool_calls, [weather.clone(), call("call00001", r#"{"city": "Ro"#)]);
+    let deep = format!("{begun}{}", "[".repeat(300));
+    let error = prompt.parse(&deep, true).expect_err("it is too deep").to_string();
+    assert!(error.ends_with("302 brackets are open at once, 256 are possible"), "{error}");
     // The beginning of a mark is no text.
     assert_eq!(prompt.parse("Wait.<tool_c", true).expect("a message").content, "Wait.");
 
@@ -135,6 +139,18 @@ fn answers_are_read_whole_and_in_part() {
     let prompt = template.prompt(&ChatRequest::new(&messages).tools(&tools)).expect("a prompt");
     let message = prompt.parse(&first, false).expect("a message");
     assert_eq!(message.tool_calls, [call("call00042", oslo)]);
+}
+
+#[test]
+fn a_call_that_is_cut_off_is_left_out() {
+    let mut chat = ChatSession::new(context(&params().n_ctx(1024)), template(), vec![]);
+    chat.offer(vec![weather()], ToolChoice::Required);
+    let mut sampler = Sampler::greedy(smollm2()).expect("a sampler");
+    let options = GenerateOptions::default().max_tokens(12);
+    let answer = chat.ask("What is the weather in Paris?", &mut sampler, options, |_| {});
+    let answer = answer.expect("an answer");
+    assert_eq!((answer.finish, answer.tool_calls), (Finish::MaxTokens, vec![]));
+    assert_eq!(chat.messages()[1..], [ChatMessage::assistant("")]);
 }
 
 #[test]
@@ -326,6 +342,9 @@ fn bad_tools_are_named() {
     for (parameters, reason) in [
         (r#"{"type": "obj"#, "EOF while parsing"),
         (r#""string""#, "is no object"),
+        (r#"{"type": "array"}"#, r#"its type is "array""#),
+        (r#"{"type": "object", "properties": {"a": 1}}"#, "#/properties/a"),
+        (r##"{"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}"##, "recursion"),
         (r#"{"type": "objekt"}"#, "objekt"),
         (r##"{"$ref": "#/nowhere"}"##, "nowhere"),
     ] {

@@ -111,7 +111,7 @@ impl ChatTemplate {
     /// Errors: [`ChatError`]. Among them are [`ChatError::NoTools`] where the template would say nothing of tools, and
     /// [`ChatError::Apply`].
     pub fn prompt(&self, request: &ChatRequest<'_>) -> Result<ChatPrompt, ChatError> {
-        let json = CString::new(request.to_json()?)?;
+        let json = CString::new(request.to_json(&self.model)?)?;
         let (mut raw, mut about) = (std::ptr::null_mut(), Vec::<u8>::new());
         let error = |reason: String| ChatError::Apply { reason };
         // SAFETY: the template lives; a terminated text; the vector is what `append` gets.

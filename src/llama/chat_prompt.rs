@@ -115,8 +115,13 @@ impl ChatPrompt {
     /// The message that an answer is; `partial`: as far as it goes, more is to come.
     ///
     /// A call whose number the model does not tell gets one that is new in the chat: `call00000`, `call00001`.
-    /// Errors: [`ChatError::Parse`].
+    /// Errors: [`ChatError::Parse`], also where more than 256 brackets are open at once: llama.cpp's parser recurses.
     pub fn parse(&self, answer: &str, partial: bool) -> Result<ChatMessage, ChatError> {
+        let depth = nesting(answer);
+        if depth > MAX_NESTING {
+            let reason = format!("{depth} brackets are open at once, {MAX_NESTING} are possible");
+            return Err(ChatError::Parse { reason });
+        }
         let mut json: Vec<u8> = Vec::new();
         // SAFETY: the prompt lives; a text of that length; the vector is what `append` gets.
         fenced(unsafe {
@@ -145,6 +150,23 @@ impl ChatPrompt {
     }
 }
 
+/// What takes a third of the 2 MiB that the stacks of threads have.
+const MAX_NESTING: usize = 256;
+
+/// The most brackets that are open at once.
+fn nesting(text: &str) -> usize {
+    let (mut depth, mut max) = (0usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        max = max.max(depth);
+    }
+    max
+}
+
 impl About {
     /// Errors: as tokenizing has them.
     pub(super) fn new(model: &Model, json: &Value) -> Result<Self, VocabError> {
@@ -165,6 +187,8 @@ impl About {
                 preserved.push(token);
             }
         }
+        // Of a grammar that begins at once they are nothing but preserved.
+        let triggers = if is("grammar_lazy") { triggers } else { Vec::new() };
         let begin = text("generation_prompt");
         let mut prefill = tokens(&begin)?;
         // The space that some vocabularies put in front of a text.
@@ -202,5 +226,17 @@ impl Drop for RawPrompt {
     fn drop(&mut self) {
         // SAFETY: ours, freed once.
         unsafe { fence::tq_chat_prompt_free(self.0.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_are_counted_while_they_are_open() {
+        assert_eq!(nesting(r#"{"a": [[1], [2]], "b": {}}"#), 3);
+        assert_eq!(nesting("]} [ ] {"), 1);
+        assert_eq!(nesting("none"), 0);
     }
 }

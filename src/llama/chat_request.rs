@@ -1,13 +1,16 @@
 //! What a model is asked in a chat: messages, and the tools that it may call.
 
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use serde_json::{Value, json};
 
+use super::chat::append;
 use super::chat_message::{ChatMessage, has_nul};
 use super::error::ChatError;
 use super::ffi::fenced;
+use super::grammar::Grammar;
+use super::model::Model;
 use super::sys::fence;
 
 /// A function that a model may call; the program runs it.
@@ -119,7 +122,7 @@ impl<'a> ChatRequest<'a> {
     }
 
     /// As tq_chat_prompt_new takes it. Errors: [`ChatError`], what is wrong with messages and tools.
-    pub(super) fn to_json(self) -> Result<String, ChatError> {
+    pub(super) fn to_json(self, model: &Model) -> Result<String, ChatError> {
         if self.messages.is_empty() {
             return Err(ChatError::Apply { reason: "there are no messages".into() });
         }
@@ -130,7 +133,7 @@ impl<'a> ChatRequest<'a> {
         let messages: Result<Vec<_>, _> = messages.map(|(i, message)| message.to_json(i)).collect();
         let mut names = HashSet::new();
         let tools = self.tools.iter().enumerate().map(|(index, tool)| {
-            let tool_json = tool.to_json(index)?;
+            let tool_json = tool.to_json(model, index)?;
             match names.insert(tool.name.as_str()) {
                 true => Ok(tool_json),
                 false => Err(ChatError::ToolTwice { name: tool.name.clone() }),
@@ -151,7 +154,7 @@ impl<'a> ChatRequest<'a> {
 
 impl ChatTool {
     /// Errors: [`ChatError::ToolName`], [`ChatError::NulByte`], [`ChatError::Schema`].
-    fn to_json(&self, index: usize) -> Result<Value, ChatError> {
+    fn to_json(&self, model: &Model, index: usize) -> Result<Value, ChatError> {
         if self.name.trim().is_empty() {
             return Err(ChatError::ToolName { index });
         }
@@ -167,10 +170,29 @@ impl ChatTool {
         if !parameters.is_object() {
             return Err(error(format!("{parameters} is no object")));
         }
-        let schema = CString::new(parameters.to_string())?;
-        // SAFETY: a terminated text, which lives during the call.
-        fenced(unsafe { fence::tq_json_schema_check(schema.as_ptr()) })
-            .map_err(|e| error(e.message))?;
+        if let Some(kind) = parameters.get("type").filter(|kind| !is_object(kind)) {
+            return Err(error(format!("its type is {kind}")));
+        }
+        check_schema(model, &CString::new(parameters.to_string())?).map_err(error)?;
         Ok(json!({ "type": "function", "function": function }))
     }
+}
+
+/// Whether a schema's type can be an object.
+fn is_object(kind: &Value) -> bool {
+    *kind == "object" || kind.as_array().is_some_and(|kinds| kinds.contains(&"object".into()))
+}
+
+/// Whether a grammar can be made of a schema. Error: why not.
+fn check_schema(model: &Model, schema: &CStr) -> Result<(), String> {
+    let mut grammar: Vec<u8> = Vec::new();
+    // SAFETY: a terminated text, which lives during the call; the vector is what `append` gets.
+    let made = fenced(unsafe {
+        fence::tq_json_schema_to_grammar(schema.as_ptr(), append, (&raw mut grammar).cast())
+    });
+    if let Err(e) = made {
+        return Err(e.message.replace("JSON schema conversion failed:\n", ""));
+    }
+    let grammar = String::from_utf8_lossy(&grammar);
+    Grammar::new(model, &grammar, "root").map(|_| ()).map_err(|e| e.to_string())
 }

@@ -149,7 +149,11 @@ unsafe extern "C" {
         write: tq_write,
         user_data: *mut c_void,
     ) -> i32;
-    pub fn tq_json_schema_check(schema: *const c_char) -> i32;
+    pub fn tq_json_schema_to_grammar(
+        schema: *const c_char,
+        write: tq_write,
+        user_data: *mut c_void,
+    ) -> i32;
 
     pub fn tq_decode(ctx: *mut llama_context, batch: *const llama_batch, status: *mut i32) -> i32;
     pub fn tq_encode(ctx: *mut llama_context, batch: *const llama_batch, status: *mut i32) -> i32;
