@@ -328,6 +328,30 @@ fn a_session_calls_tools_and_goes_on() {
 }
 
 #[test]
+fn a_session_forgets_a_question_with_its_calls() {
+    let mut chat = ChatSession::new(context(&params().n_ctx(640)), template(), vec![]);
+    chat.offer(vec![weather()], ToolChoice::Required);
+    let mut sampler = Sampler::greedy(smollm2()).expect("a sampler");
+    let long = "one two three four five six seven eight nine ten ".repeat(20);
+    let mut n_forgotten = 0;
+    for _ in 0..3 {
+        let options = || GenerateOptions::default().max_tokens(40);
+        let answer = chat.ask(format!("{long} Paris?"), &mut sampler, options(), |_| {});
+        let answer = answer.expect("an answer");
+        n_forgotten += answer.n_forgotten;
+        let calls = answer.tool_calls.iter();
+        let answers: Vec<_> = calls.map(|call| ChatMessage::tool(call, "20 degrees")).collect();
+        assert_eq!(answers.len(), 1);
+        let answer = chat.answer_calls(answers, &mut sampler, options(), |_| {});
+        n_forgotten += answer.expect("an answer").n_forgotten;
+        // Whole turns: question, call, its answer, the model's.
+        assert_eq!(chat.messages()[0].role, Role::User);
+        assert_eq!(chat.messages().len() % 4, 0);
+    }
+    assert!(n_forgotten > 0 && n_forgotten % 4 == 0, "{n_forgotten}");
+}
+
+#[test]
 fn bad_tools_are_named() {
     let (template, messages) = (template(), question());
     let error = |tools: &[ChatTool]| {
