@@ -215,7 +215,8 @@ impl SamplerBuilder {
     }
 
     /// As [`SamplerBuilder::grammar`], but only from a trigger on; before one, anything is allowed. Penalties and
-    /// the like apply throughout.
+    /// the like apply throughout. What the token that ends a trigger has beyond it has to be as the grammar goes on,
+    /// else [`Sampler::sample`] is an error, as in llama.cpp's server.
     ///
     /// ```no_run
     /// # use llama_turboquant::llama::{GrammarTrigger, Model, Sampler};
