@@ -155,15 +155,15 @@ static void add_memory(tq_memory_use & use, const llama_memory_i & memory) {
     }
 }
 
-int32_t tq_context_get_memory(const llama_context * ctx, tq_memory_use * use) {
+int32_t tq_context_get_memory(const llama_context * ctx, tq_memory_use * sizes) {
     return fence([&] {
-        *use = {};
+        *sizes = {};
         for (const auto & [_, size] : ctx->memory_breakdown()) {
-            use->model   += size.model;
-            use->compute += size.compute;
+            sizes->model   += size.model;
+            sizes->compute += size.compute;
         }
         if (const auto * memory = ctx->get_memory()) {
-            add_memory(*use, *memory);
+            add_memory(*sizes, *memory);
         }
     });
 }

@@ -59,7 +59,7 @@ struct tq_memory_use {
     uint64_t compute; // buffers of the graph
 };
 
-int32_t tq_context_get_memory(const struct llama_context * ctx, struct tq_memory_use * use);
+int32_t tq_context_get_memory(const struct llama_context * ctx, struct tq_memory_use * sizes);
 
 //
 // text

@@ -97,7 +97,7 @@ impl ChatTemplate {
                 content_pointers.as_mut_ptr(),
                 messages.len(),
                 add_assistant,
-                append,
+                Some(append),
                 (&raw mut prompt).cast(),
             )
         })
@@ -120,7 +120,7 @@ impl ChatTemplate {
                 self.raw.as_ptr(),
                 json.as_ptr(),
                 &raw mut raw,
-                append,
+                Some(append),
                 (&raw mut about).cast(),
             )
         })

@@ -130,7 +130,7 @@ impl ChatPrompt {
                 answer.as_ptr().cast(),
                 answer.len(),
                 partial,
-                append,
+                Some(append),
                 (&raw mut json).cast(),
             )
         })

@@ -188,7 +188,7 @@ fn check_schema(model: &Model, schema: &CStr) -> Result<(), String> {
     let mut grammar: Vec<u8> = Vec::new();
     // SAFETY: a terminated text, which lives during the call; the vector is what `append` gets.
     let made = fenced(unsafe {
-        fence::tq_json_schema_to_grammar(schema.as_ptr(), append, (&raw mut grammar).cast())
+        fence::tq_json_schema_to_grammar(schema.as_ptr(), Some(append), (&raw mut grammar).cast())
     });
     if let Err(e) = made {
         return Err(e.message.replace("JSON schema conversion failed:\n", ""));

@@ -1,8 +1,8 @@
 //! The C API of llama.cpp, unchanged, and [`fence`], what the safe API calls of it. Unsafe and undocumented
 //! here: see llama.h and ggml-ext/turbo-api.h.
 //!
-//! `sys/bindings.rs` is generated from the edited llama.h and checked in; `script/bindings`
-//! regenerates it.
+//! `sys/bindings.rs` is generated from the edited llama.h, `sys/fence.rs` from turbo-api.h. Both are checked in;
+//! `script/bindings` regenerates them.
 #![allow(
     missing_docs,
     rustdoc::all, // upstream's comments are not written for rustdoc
