@@ -3,6 +3,8 @@
 //! Cells next to each other mostly share an anchor m, so a tile's ids are taken apart into runs once, q.m is
 //! computed once for a unit's queries when a tile first has m, and a query's terms are written run by run.
 
+use half::f16;
+
 use super::TILE;
 use super::problem::{AttentionError, Tensor, divides, same};
 use super::simd::Simd;
@@ -149,11 +151,11 @@ pub(super) const DOTS: usize = 4;
 /// `q.m` for each of the queries.
 ///
 /// # Safety
-/// As [`Simd`]. `q` and `m`: `len` floats each.
+/// As [`Simd`]. `q`: `len` floats each; `m`: `len` halves.
 #[inline(always)]
 pub(super) unsafe fn dots<S: Simd>(
     q: [*const f32; DOTS],
-    m: *const f32,
+    m: *const u16,
     len: usize,
 ) -> [f32; DOTS] {
     let whole = len - len % S::LANES;
@@ -161,7 +163,7 @@ pub(super) unsafe fn dots<S: Simd>(
     unsafe {
         let mut sums = [S::splat(0.0); DOTS];
         for i in (0..whole).step_by(S::LANES) {
-            let m = S::load(m.add(i));
+            let m = S::load_f16(m.add(i));
             for (sum, q) in sums.iter_mut().zip(q) {
                 *sum = S::fma(S::load(q.add(i)), m, *sum);
             }
@@ -171,8 +173,9 @@ pub(super) unsafe fn dots<S: Simd>(
             *dot = S::sum(sum);
         }
         for i in whole..len {
+            let m = f16::from_bits(m.add(i).read_unaligned()).to_f32();
             for (dot, q) in dots.iter_mut().zip(q) {
-                *dot += *q.add(i) * *m.add(i);
+                *dot += *q.add(i) * m;
             }
         }
         dots

@@ -43,7 +43,7 @@ pub struct Kernels {
     /// See `anchors::split`.
     pub(super) split: unsafe fn(&mut Runs, &[i32]),
     /// See `anchors::dots`.
-    pub(super) dots: unsafe fn([*const f32; DOTS], *const f32, usize) -> [f32; DOTS],
+    pub(super) dots: unsafe fn([*const f32; DOTS], *const u16, usize) -> [f32; DOTS],
     /// See `anchors::bias`.
     pub(super) bias: unsafe fn(*mut f32, &[Run], &Terms, f32) -> bool,
     /// See `softmax::logits`.
@@ -77,7 +77,7 @@ macro_rules! kernels {
             kernels!(@gemm $simd, $($feature)?; outputs_i16, i16, Int, |f, _first| Outputs { rows: f });
             kernels!(@gemm $simd, $($feature)?; outputs_f32, f32, Float, |f, _first| Outputs { rows: f });
             kernels!(@wrap $($feature)?; anchors::split::<$simd>, split(runs: &mut Runs, ids: &[i32]) -> ());
-            kernels!(@wrap $($feature)?; anchors::dots::<$simd>, dots(q: [*const f32; DOTS], m: *const f32, len: usize) -> [f32; DOTS]);
+            kernels!(@wrap $($feature)?; anchors::dots::<$simd>, dots(q: [*const f32; DOTS], m: *const u16, len: usize) -> [f32; DOTS]);
             kernels!(@wrap $($feature)?; anchors::bias::<$simd>, bias(dst: *mut f32, runs: &[Run], terms: &Terms, scale: f32) -> bool);
             kernels!(@wrap $($feature)?; softmax::logits::<$simd>, logits(row: *mut f32, mask: *const f32, logit: &Logit) -> f32);
             kernels!(@wrap $($feature)?; softmax::exp_row::<$simd>, exp_row(row: *mut f32, shift: f32) -> f32);

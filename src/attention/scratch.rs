@@ -35,9 +35,7 @@ pub(super) struct Scratch {
     pub hides: *mut Hides,
     /// Logits, then exponentials, `[SUB_ROWS][64]`.
     pub logits: *mut f32,
-    /// An anchor as floats, `[k_blocks * 64]`; nothing without anchors, as what follows up to `bias`.
-    pub anchor: *mut f32,
-    /// Products of queries and anchors, `[anchors][rows]`.
+    /// Products of queries and anchors, `[anchors][rows]`; nothing without anchors, as what follows up to `bias`.
     pub terms: *mut f32,
     /// Whether an anchor's terms are there, `[anchors]`.
     pub has_terms: *mut bool,
@@ -99,7 +97,6 @@ impl Scratch {
             mask: carver.take(rows * TILE),
             hides: carver.take(rows),
             logits: carver.take(SUB_ROWS * TILE),
-            anchor: carver.take(if layout.anchors > 0 { k_blocks * TILE } else { 0 }),
             terms: carver.take(layout.anchors * rows),
             has_terms: carver.take(layout.anchors),
             bias: carver.take(if layout.anchors > 0 { BIAS_LEN } else { 0 }),

@@ -115,12 +115,13 @@ fn queries_are_multiplied_with_an_anchor() {
     for kernels in available() {
         for len in [1, 7, 16, 64, 80, 256] {
             let q: [Vec<f32>; DOTS] = std::array::from_fn(|i| values(i as u64, len));
-            let m = values(9, len);
+            let m: Vec<f16> = values(9, len).into_iter().map(f16::from_f32).collect();
             // SAFETY: `len` floats each, and the table is available.
-            let dots =
-                unsafe { (kernels.dots)(std::array::from_fn(|i| q[i].as_ptr()), m.as_ptr(), len) };
+            let dots = unsafe {
+                (kernels.dots)(std::array::from_fn(|i| q[i].as_ptr()), m.as_ptr().cast(), len)
+            };
             for (dot, q) in dots.iter().zip(&q) {
-                let products = q.iter().zip(&m).map(|(q, m)| f64::from(*q) * f64::from(*m));
+                let products = q.iter().zip(&m).map(|(q, m)| f64::from(*q) * m.to_f64());
                 let (expected, size) =
                     products.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
                 let error = (f64::from(*dot) - expected).abs();

@@ -7,7 +7,6 @@ use crate::attention::TILE;
 use crate::attention::anchors::{DOTS, Run, Terms};
 use crate::attention::plan::Unit;
 use crate::attention::prefetch::prefetch;
-use crate::attention::problem::KvType;
 
 impl Worker<'_> {
     /// Forgets the last unit's products with anchors.
@@ -46,22 +45,20 @@ impl Worker<'_> {
 
     /// Multiplies the unit's queries with an anchor, unless they have been.
     fn load_terms(&mut self, unit: &Unit, id: usize) {
-        // SAFETY: the scratch has these for every anchor and row, and room for an anchor; the table's rows and the
-        // queries have `dk` values.
+        // SAFETY: the scratch has these for every anchor and row; the table's rows and the queries have `dk` values.
         unsafe {
             if self.s.has_terms.add(id).replace(true) {
                 return;
             }
             let (dk, rows) = (self.problem.dk, self.rows(unit));
-            let m = self.problem.anchor(id, unit.head, unit.batch);
-            (self.kernels.to_f32)(KvType::F16, m, dk, self.s.anchor);
+            let m = self.problem.anchor(id, unit.head, unit.batch).cast();
             let terms = slice::from_raw_parts_mut(self.terms(id), rows);
             for (i, terms) in terms.chunks_mut(DOTS).enumerate() {
                 let q = array::from_fn(|row| {
                     let (token, head) = self.query(unit, (DOTS * i + row).min(rows - 1));
                     self.problem.q_row(token, head, unit.batch)
                 });
-                let dots = (self.kernels.dots)(q, self.s.anchor, dk);
+                let dots = (self.kernels.dots)(q, m, dk);
                 terms.copy_from_slice(&dots[..terms.len()]);
             }
         }
