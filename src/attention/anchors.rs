@@ -45,6 +45,24 @@ impl Anchors {
     }
 }
 
+/// Where the anchors of a head are.
+#[derive(Clone, Copy)]
+pub(super) struct HeadAnchors {
+    /// The anchor of every cell.
+    pub ids: *const i32,
+    /// Anchor 0.
+    pub first: *const u8,
+    /// Bytes from anchor to anchor.
+    pub stride: usize,
+}
+
+impl HeadAnchors {
+    /// The `dk` halves of an anchor; a pointer, not yet a promise that it may be read.
+    pub fn anchor(&self, id: usize) -> *const u16 {
+        self.first.wrapping_add(id * self.stride).cast()
+    }
+}
+
 /// Cells of a tile, from where the last run ended, that share an anchor.
 #[derive(Clone, Copy)]
 pub(super) struct Run {

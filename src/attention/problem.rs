@@ -4,7 +4,7 @@ use std::ptr;
 
 use thiserror::Error;
 
-use super::anchors::Anchors;
+use super::anchors::{Anchors, HeadAnchors};
 use crate::codec::{QK, TurboType};
 
 /// Element type of a K or V cache.
@@ -329,16 +329,13 @@ impl Problem {
         self.args.anchors.map_or(0, |anchors| anchors.table.ne[1])
     }
 
-    /// The anchors of batch `batch`'s cells from `cell` on, if there are anchors.
-    pub(super) fn anchor_ids(&self, cell: usize, batch: usize) -> Option<*const i32> {
-        let row = |ids: &Tensor| ids.row(batch / self.per_ids_batch, 0, 0).cast::<i32>();
-        self.args.anchors.map(|anchors| row(&anchors.ids).wrapping_add(cell))
-    }
-
-    /// The `dk` halves of an anchor of the K head that query head `head` of batch `batch` reads; null without.
-    pub(super) fn anchor(&self, id: usize, head: usize, batch: usize) -> *const u8 {
-        let row = |table: &Tensor| table.row(id, head / self.per_k, batch / self.per_k_batch);
-        self.args.anchors.map_or(ptr::null(), |anchors| row(&anchors.table))
+    /// Anchors of the K head that query head `head` of batch `batch` reads, if there are any.
+    pub(super) fn head_anchors(&self, head: usize, batch: usize) -> Option<HeadAnchors> {
+        self.args.anchors.map(|Anchors { table, ids }| HeadAnchors {
+            ids: ids.row(batch / self.per_ids_batch, 0, 0).cast(),
+            first: table.row(0, head / self.per_k, batch / self.per_k_batch),
+            stride: table.nb[1],
+        })
     }
 
     /// Whether every head of a group reads the same mask row.

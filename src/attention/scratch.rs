@@ -35,7 +35,9 @@ pub(super) struct Scratch {
     pub hides: *mut Hides,
     /// Logits, then exponentials, `[SUB_ROWS][64]`.
     pub logits: *mut f32,
-    /// Products of queries and anchors, `[anchors][rows]`; nothing without anchors, as what follows up to `bias`.
+    /// Queries as they came, `[rows]`; nothing without anchors, as what follows up to `bias`.
+    pub q_rows: *mut *const f32,
+    /// Products of queries and anchors, `[anchors][rows]`.
     pub terms: *mut f32,
     /// Whether an anchor's terms are there, `[anchors]`.
     pub has_terms: *mut bool,
@@ -97,6 +99,7 @@ impl Scratch {
             mask: carver.take(rows * TILE),
             hides: carver.take(rows),
             logits: carver.take(SUB_ROWS * TILE),
+            q_rows: carver.take(if layout.anchors > 0 { rows } else { 0 }),
             terms: carver.take(layout.anchors * rows),
             has_terms: carver.take(layout.anchors),
             bias: carver.take(if layout.anchors > 0 { BIAS_LEN } else { 0 }),

@@ -9,55 +9,49 @@ use crate::attention::plan::Unit;
 use crate::attention::prefetch::prefetch;
 
 impl Worker<'_> {
-    /// Forgets the last unit's products with anchors.
-    pub(super) fn forget_terms(&mut self) {
+    /// Finds a unit's anchors, and forgets the last unit's products with anchors.
+    pub(super) fn begin_anchors(&mut self, unit: &Unit) {
+        self.anchors = self.problem.head_anchors(unit.head, unit.batch);
         // SAFETY: the scratch has one of these for every anchor.
         unsafe { ptr::write_bytes(self.s.has_terms, 0, self.plan.layout.anchors) }
     }
 
     /// Takes the ids of a tile's cells apart, and multiplies the unit's queries with anchors that are new to them.
     pub(super) fn load_anchors(&mut self, unit: &Unit, tile: usize) {
-        let Some(ids) = self.problem.anchor_ids(tile * TILE, unit.batch) else { return };
-        // SAFETY: the ids have `n_kv` entries in every row; the kernels are this CPU's.
+        let Some(anchors) = self.anchors else { return };
+        // SAFETY: there are `n_kv` ids; the kernels are this CPU's.
         unsafe {
-            let ids = slice::from_raw_parts(ids, self.cells(tile));
+            let ids = slice::from_raw_parts(anchors.ids.add(tile * TILE), self.cells(tile));
             (self.kernels.split)(&mut self.runs, ids);
         }
         for i in 0..self.runs.get().len() {
             match usize::try_from(self.runs.get()[i].id) {
-                Ok(id) if id < self.plan.layout.anchors => self.load_terms(unit, id),
+                Ok(id) if id < self.plan.layout.anchors => {
+                    self.load_terms(self.rows(unit), id, anchors.anchor(id));
+                }
                 _ => {}
             }
         }
-        self.prefetch_anchor(unit, tile + 1);
-    }
-
-    /// Asks for the anchor that a tile begins with: with one query, waiting for it took longer than its product.
-    fn prefetch_anchor(&self, unit: &Unit, tile: usize) {
-        if tile < self.plan.tiles
-            && let Some(id) = self.problem.anchor_ids(tile * TILE, unit.batch)
-            // SAFETY: the ids have `n_kv` entries in every row.
-            && let Ok(id) = usize::try_from(unsafe { *id })
-        {
-            prefetch(self.problem.anchor(id, unit.head, unit.batch), 2 * self.problem.dk);
+        // With one query, waiting for an anchor took longer than its product.
+        if tile + 1 < self.plan.tiles {
+            // SAFETY: as above.
+            let next = unsafe { *anchors.ids.add((tile + 1) * TILE) };
+            let next = anchors.anchor(usize::try_from(next).unwrap_or(0));
+            prefetch(next.cast(), self.problem.dk * size_of::<u16>());
         }
     }
 
     /// Multiplies the unit's queries with an anchor, unless they have been.
-    fn load_terms(&mut self, unit: &Unit, id: usize) {
+    fn load_terms(&mut self, rows: usize, id: usize, m: *const u16) {
         // SAFETY: the scratch has these for every anchor and row; the table's rows and the queries have `dk` values.
         unsafe {
             if self.s.has_terms.add(id).replace(true) {
                 return;
             }
-            let (dk, rows) = (self.problem.dk, self.rows(unit));
-            let m = self.problem.anchor(id, unit.head, unit.batch).cast();
+            let dk = self.problem.dk;
             let terms = slice::from_raw_parts_mut(self.terms(id), rows);
             for (i, terms) in terms.chunks_mut(DOTS).enumerate() {
-                let q = array::from_fn(|row| {
-                    let (token, head) = self.query(unit, (DOTS * i + row).min(rows - 1));
-                    self.problem.q_row(token, head, unit.batch)
-                });
+                let q = array::from_fn(|row| *self.s.q_rows.add((DOTS * i + row).min(rows - 1)));
                 let dots = (self.kernels.dots)(q, m, dk);
                 terms.copy_from_slice(&dots[..terms.len()]);
             }

@@ -12,7 +12,7 @@ mod step;
 use std::slice;
 
 use super::TILE;
-use super::anchors::Runs;
+use super::anchors::{HeadAnchors, Runs};
 use super::isa::Kernels;
 use super::plan::{Plan, SUB_ROWS, Unit};
 use super::problem::{KvType, Problem};
@@ -30,7 +30,9 @@ pub(super) struct Worker<'a> {
     plan: &'a Plan,
     kernels: &'static Kernels,
     s: Scratch,
-    /// Anchors of the tile; none if the problem has none.
+    /// Anchors of the unit; none if the problem has none.
+    anchors: Option<HeadAnchors>,
+    /// And of the tile.
     runs: Runs,
 }
 
@@ -44,7 +46,8 @@ impl<'a> Worker<'a> {
         kernels: &'static Kernels,
         base: *mut u8,
     ) -> Self {
-        Self { problem, plan, kernels, s: Scratch::new(&plan.layout, base), runs: Runs::NONE }
+        let s = Scratch::new(&plan.layout, base);
+        Self { problem, plan, kernels, s, anchors: None, runs: Runs::NONE }
     }
 
     fn k_is_turbo(&self) -> bool {
@@ -77,15 +80,15 @@ impl<'a> Worker<'a> {
             let (token, head) = self.query(unit, row);
             // SAFETY: Q has `dk` floats for every token and head; rows are within the layout's.
             unsafe {
-                let q = slice::from_raw_parts(
-                    self.problem.q_row(token, head, unit.batch),
-                    self.problem.dk,
-                );
-                self.load_query(row, q);
+                let q = self.problem.q_row(token, head, unit.batch);
+                self.load_query(row, slice::from_raw_parts(q, self.problem.dk));
+                if self.plan.layout.anchors > 0 {
+                    *self.s.q_rows.add(row) = q;
+                }
                 *self.s.slope.add(row) = self.problem.slope(head);
             }
         }
-        self.forget_terms();
+        self.begin_anchors(unit);
         self.reset(rows);
     }
 
