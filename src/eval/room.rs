@@ -1,6 +1,6 @@
 //! Whether the logits that are kept for comparison fit into memory.
 
-use crate::llama::free_memory;
+use crate::llama::{free_memory, gib};
 
 /// Logits that are kept for comparison and do not fit. Systems promise more than they have, and end the process that
 /// takes it.
@@ -19,10 +19,6 @@ pub struct NoRoomForLogits {
     pub needed: u64,
     /// Bytes, swap included.
     pub free: u64,
-}
-
-fn gib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
 }
 
 /// Whether there is room for the logits of so many tokens. Where the system does not tell, there is.

@@ -97,7 +97,9 @@ impl ChatMessage {
 
     /// Whether it is a role and a text, and nothing else.
     pub(super) fn is_plain(&self) -> bool {
-        *self == Self::new(self.role.clone(), self.content.as_str())
+        let Self { role: _, content: _, reasoning, tool_calls, tool_call_id, tool_name } = self;
+        let others = [reasoning, tool_call_id, tool_name];
+        tool_calls.is_empty() && others.into_iter().all(Option::is_none)
     }
 
     /// Errors: [`ChatError::NulByte`], [`ChatError::Arguments`]; `index` is told then.

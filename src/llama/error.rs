@@ -178,8 +178,12 @@ pub enum ContextError {
     Exception(#[from] Exception),
 }
 
+/// Bytes as messages tell them.
+pub(crate) fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
 fn no_room(n_ctx: u32, needed: u64, free: u64, longest: Option<u32>) -> String {
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let (needed, free) = (gib(needed), gib(free));
     let text =
         format!("a context of {n_ctx} tokens takes {needed:.1} GiB, and {free:.1} GiB are free");

@@ -60,6 +60,7 @@ pub use chat_session::{Answer, ChatSession};
 pub use context::Context;
 pub use context_params::{ContextParams, FlashAttention, Pooling, RopeScaling, Yarn};
 pub use embeddings::normalize;
+pub(crate) use error::gib;
 pub use error::{
     BatchError, CacheError, ChatError, ChatSessionError, ContextError, DecodeError, EmbedError,
     Exception, GenerateError, LoraError, ModelError, OutputError, PathError, SamplerError,
