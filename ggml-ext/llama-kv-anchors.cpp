@@ -51,10 +51,15 @@ int32_t llama_kv_anchors::row(uint32_t strm, uint32_t cell) const {
 }
 
 void llama_kv_anchors::append_ids(std::vector<int32_t> & ids, uint32_t strm, uint32_t n) const {
-    int32_t last = -1;
+    const auto & id = streams[strm].id;
+    const auto has_anchor = [](int32_t id) { return id >= 0; };
+
+    // nothing attends to a cell without an anchor, but rows are read by these numbers:
+    // that of the cell before it, or of the first that has any, spares attention another
+    const auto first = std::find_if(id.begin(), id.begin() + n, has_anchor);
+    int32_t last = first == id.begin() + n ? 0 : *first;
     for (uint32_t i = 0; i < n; ++i) {
-        // nothing attends to a cell without an anchor. that of the cell before it spares attention another
-        last = streams[strm].id[i] < 0 ? last : streams[strm].id[i];
+        last = has_anchor(id[i]) ? id[i] : last;
         ids.push_back(last);
     }
 }

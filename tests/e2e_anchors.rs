@@ -203,6 +203,34 @@ proptest! {
     }
 }
 
+/// Cells without an anchor before the first that has one: new keys of a sliding window take the place of old ones,
+/// and those before them go. Proptest comes upon it once in thousands of cases.
+#[test]
+fn cells_without_anchors_come_first() {
+    let ops = [
+        Op::Decode { seq: 0, n: 58 },
+        Op::Decode { seq: 1, n: 1 },
+        Op::Together,
+        Op::Decode { seq: 0, n: 94 },
+        Op::Keep { seq: 0 },
+        Op::Decode { seq: 0, n: 1 },
+        Op::Decode { seq: 1, n: 3 },
+    ];
+    let model = tiny(SOFTCAP);
+    for flash_attn in [sys::LLAMA_FLASH_ATTN_TYPE_DISABLED, sys::LLAMA_FLASH_ATTN_TYPE_ENABLED] {
+        let options = Options {
+            flash_attn,
+            n_seq: N_SEQ as u32,
+            unified: true,
+            n_ubatch: 48,
+            n_threads: 1,
+            ..Options::new((F16, F16))
+        };
+        check(&model, Options { n_ctx: 512, ..options }, &ops, LIMIT)
+            .unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
 /// Without the cap, logits differ by far more than the limit.
 #[test]
 fn the_softcap_is_felt() {
