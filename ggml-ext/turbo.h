@@ -136,6 +136,12 @@ bool ggml_turbo_flash_attn_ext(const struct ggml_compute_params * params, struct
 // bytes of work buffer that ggml_turbo_flash_attn_ext needs; 0 if the operator is not ours
 size_t ggml_turbo_flash_attn_wsize(const struct ggml_tensor * dst, int n_tasks);
 
+// ggml-cpu/anchors-cpu.cpp
+
+// runs sub (GGML_OP_SUB of keys and rows) without rows (GGML_OP_GET_ROWS of a table of anchors).
+// false: they are other than that, and nothing was done
+bool ggml_turbo_sub_rows(const struct ggml_compute_params * params, const struct ggml_tensor * rows, struct ggml_tensor * sub);
+
 #ifdef __cplusplus
 }
 #endif

@@ -136,7 +136,12 @@ impl<'m> Cache<'m> {
                     self.len = [0; N_SEQ];
                     self.len[seq] = len;
                 }
-                Op::Restore { from, to } if self.len[from] > 0 && !self.copying => {
+                // Cells that another sequence shares stay in use.
+                Op::Restore { from, to }
+                    if self.len[from] > 0
+                        && !self.copying
+                        && (!self.unified || self.alone(from) || used + self.len[from] <= room) =>
+                {
                     let state = save_seq(&self.context, from as i32);
                     sys::llama_memory_seq_rm(self.memory(), from as i32, -1, -1);
                     let len = std::mem::take(&mut self.len[from]);

@@ -32,7 +32,8 @@ impl Worker<'_> {
                 _ => {}
             }
         }
-        // With one query, waiting for an anchor took longer than its product.
+        // With one query, waiting for ids and anchors took longer than their use.
+        prefetch(anchors.ids.wrapping_add((tile + 2) * TILE).cast(), TILE * size_of::<i32>());
         if tile + 1 < self.plan.tiles {
             // SAFETY: as above.
             let next = unsafe { *anchors.ids.add((tile + 1) * TILE) };
