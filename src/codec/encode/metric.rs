@@ -3,11 +3,11 @@
 use crate::codec::tables::{SCALES_2, SCALES_3, SCALES_4, levels};
 
 /// Grid steps per unit of the level tables (whose outermost level is 127).
-pub(super) const STEPS_PER_UNIT: i32 = 2;
+pub const STEPS_PER_UNIT: i32 = 2;
 /// The grid reaches this far beyond the outermost level on each side, in level units.
 const REACH: i32 = 220;
 /// Largest index into the tables; the value 0 is at the middle.
-pub(super) const MAX_INDEX: i32 = 2 * REACH * STEPS_PER_UNIT;
+pub const MAX_INDEX: i32 = 2 * REACH * STEPS_PER_UNIT;
 const ENTRIES: usize = MAX_INDEX as usize + 1;
 
 /// Scales tried for each block; even, because vector kernels search two at once.
@@ -16,7 +16,7 @@ const ENTRIES: usize = MAX_INDEX as usize + 1;
 pub const SCALES: usize = 4;
 
 /// The largest branch cost. Low enough that 64 states stay apart within a byte.
-const MAX_COST: i32 = 60;
+pub const MAX_COST: i32 = 60;
 
 /// The four branches that a value may take: one for each subset of the levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,7 @@ pub mod search;
 use super::block::{Block, QK};
 use super::trellis::subsets;
 use half::f16;
-pub use metric::{Branch, SCALES, Tables, cost_unit};
-use metric::{MAX_INDEX, STEPS_PER_UNIT};
+pub use metric::{Branch, MAX_COST, MAX_INDEX, SCALES, STEPS_PER_UNIT, Tables, cost_unit};
 
 /// The branches of one block's values at one scale.
 pub type Branches = [Branch; QK];
@@ -102,6 +101,11 @@ fn normalize(x: &[f32; QK]) -> Normalized {
     Normalized { y, peak: f32::from_bits(peak) * factor, exponent, nonfinite }
 }
 
+/// What [`extent`] takes of a block's RMS.
+pub const EXTENT_RMS: f32 = 0.35;
+/// And of its peak.
+pub const EXTENT_PEAK: f32 = 0.26;
+
 /// What the best scale is proportional to: the RMS of a block whose peak is 2.5 times that (as is
 /// usual for Gaussians), more where there are outliers to reach, less where there are none.
 ///
@@ -111,7 +115,7 @@ fn normalize(x: &[f32; QK]) -> Normalized {
 #[inline(always)]
 fn extent(y: &[f32; QK], peak: f32) -> f32 {
     let rms = (dot(y, y) / QK as f32).sqrt();
-    0.35 * rms + 0.26 * peak
+    EXTENT_RMS * rms + EXTENT_PEAK * peak
 }
 
 /// The branches of every value, scaled by `factor` to grid steps and rounded, ties to even.
