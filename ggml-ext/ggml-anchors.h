@@ -3,7 +3,7 @@
 // K holds keys relative to anchors: K[cell] = key - m[ids[cell]]. The logit of a cell is
 //   scale * (q.K[cell] + q.m[ids[cell]]),
 // before softcap and mask. A back end that cannot add the term must not take the operator:
-// ggml_backend_dev_supports_op says so for all but those that are known to.
+// ggml_backend_dev_supports_op says so for all but the CPU's and those that have the procedure below.
 
 #pragma once
 
@@ -12,6 +12,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+// what a back end answers ggml_backend_reg_get_proc_address with, if its supports_op knows of anchors: any address
+#define GGML_FLASH_ATTN_EXT_ANCHORS_PROC "ggml_flash_attn_ext_anchors"
 
 #define GGML_FLASH_ATTN_EXT_SRC_ANCHORS    5 // m: F16 [n_embd_head, n_anchors, n_head of K, n_batch of K]
 #define GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS 6 // I32 [n_kv, n_batch of K], negative: none

@@ -117,13 +117,15 @@ template <int N> TQ_FN int number_at(planes<N> n, int e) {
     return res;
 }
 
-// COUNT bits of eight numbers, from bit FIRST on, in the nibbles of a word: nibble j is of value 32 h + 4 j + w
-template <int FIRST, int COUNT, int N> TQ_FN uint32_t nibbles(planes<N> n, int h, int w) {
+// COUNT bits of eight numbers, from bit FIRST on, in the nibbles of a word: nibble j is of value 32 h + 4 j + w.
+// AT: the place within a nibble of the first of them
+template <int FIRST, int COUNT, int AT = 0, int N> TQ_FN uint32_t nibbles(planes<N> n, int h, int w) {
     uint32_t res = 0;
     TQ_UNROLL
     for (int i = 0; i < COUNT; ++i) {
-        const uint32_t x = n.w[FIRST + i][h];
-        res |= (i < w ? x >> (w - i) : x << (i - w)) & (0x11111111u << i);
+        const uint32_t x  = n.w[FIRST + i][h];
+        const int      at = AT + i;
+        res |= (at < w ? x >> (w - at) : x << (at - w)) & (0x11111111u << at);
     }
     return res;
 }

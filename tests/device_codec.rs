@@ -3,96 +3,37 @@
 //! Needs a C++ compiler (`CXX`, else `c++`).
 #![cfg(unix)]
 
+#[path = "device/data.rs"]
+mod data;
+#[path = "device/host.rs"]
+mod host;
 #[path = "device/tables.rs"]
 mod tables;
 
-use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use data::{any_blocks, bytes_of_blocks, bytes_of_rows, rows};
+use host::{compile, floats, root, run};
 use llama_turboquant::codec::encode::encode;
-use llama_turboquant::codec::rng::SplitMix64;
 use llama_turboquant::codec::{Block, QK, trellis};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// tests/device/codec.cpp, compiled once.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| compile(&root().join("ggml-ext"), "device-codec").expect("the codec"))
-}
-
-/// tests/device/codec.cpp with the headers of `headers`.
-fn compile(headers: &Path, name: &str) -> Result<PathBuf, String> {
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let cxx = std::env::var_os("CXX").unwrap_or_else(|| OsString::from("c++"));
-    let output = Command::new(cxx)
-        .args(["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-I"])
-        .arg(headers)
-        .arg(root().join("tests/device/codec.cpp"))
-        .arg("-o")
-        .arg(&program)
-        .output()
-        .map_err(|error| error.to_string())?;
-    match output.status.success() {
-        true => Ok(program),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-    }
-}
-
-/// What the program makes of `input`.
-fn run(program: &Path, what: &str, k: usize, input: Vec<u8>) -> Vec<u8> {
-    let mut child = Command::new(program)
-        .args([what, &k.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the codec");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let output = child.wait_with_output().expect("output");
-    writer.join().expect("the writer").expect("all of the input is read");
-    assert!(output.status.success(), "{what} {k}: {}", output.status);
-    output.stdout
-}
-
-/// Blocks with any bits, among them such as no encoder writes.
-fn any_blocks<const K: usize>() -> Vec<Block<K>> {
-    let mut rng = SplitMix64::new(11);
-    let mut blocks = vec![Block::ZERO; 2000];
-    for block in &mut blocks {
-        // Neither infinite nor NaN.
-        let scale = rng.next_u64() as u16;
-        let scale = if scale & 0x7c00 == 0x7c00 { scale & !0x4000 } else { scale };
-        *block = Block {
-            scale: scale.to_le_bytes(),
-            planes: std::array::from_fn(|_| rng.next_u64().to_le_bytes()),
-        };
-    }
-    for (i, byte) in [0x00, 0xff, 0x55, 0xaa, 0x0f, 0x01, 0x80].into_iter().enumerate() {
-        blocks[i] = Block { scale: [0x00, 0x3c], planes: [[byte; 8]; K] };
-    }
-    blocks
+    PROGRAM.get_or_init(|| {
+        compile("device-codec", "codec.cpp", &[Path::new("ggml-ext")]).expect("the codec")
+    })
 }
 
 fn decodes<const K: usize>(program: &Path) -> Result<(), String> {
     let blocks = any_blocks::<K>();
-    let mut bytes = vec![0; blocks.len() * Block::<K>::BYTES];
-    for (block, bytes) in blocks.iter().zip(bytes.chunks_exact_mut(Block::<K>::BYTES)) {
-        block.write_to(bytes);
-    }
     for what in ["decode", "fields"] {
-        let floats = run(program, what, K, bytes.clone());
-        assert_eq!(floats.len(), 4 * QK * blocks.len());
-        for (block, floats) in blocks.iter().zip(floats.as_chunks::<{ 4 * QK }>().0) {
-            let levels = trellis::decode(block);
-            for (e, (level, float)) in levels.iter().zip(floats.as_chunks::<4>().0).enumerate() {
-                let (value, expected) =
-                    (f32::from_le_bytes(*float), block.scale() * f32::from(*level));
+        let floats = floats(&run(program, &[what, &K.to_string()], bytes_of_blocks(&blocks)));
+        assert_eq!(floats.len(), QK * blocks.len());
+        for (block, values) in blocks.iter().zip(floats.as_chunks::<QK>().0) {
+            for (e, (level, value)) in trellis::decode(block).iter().zip(values).enumerate() {
+                let expected = block.scale() * f32::from(*level);
                 if value.to_bits() != expected.to_bits() {
                     return Err(format!("{what}, turbo{K}, value {e}: {value}, not {expected}"));
                 }
@@ -109,33 +50,9 @@ fn any_bits_decode_to_the_same_values() {
     decodes::<4>(program()).unwrap();
 }
 
-/// Gaussians of every magnitude, some with outliers, zeros, ties, and what is not finite.
-fn rows() -> Vec<[f32; QK]> {
-    let mut rng = SplitMix64::new(5);
-    let mut rows: Vec<[f32; QK]> = (0..600)
-        .map(|i| {
-            let magnitude = (2.0f32).powi([0, 0, 0, 5, -5, 30, -26, -60, 120, -140][i % 10]);
-            let mut row = std::array::from_fn(|_| rng.gaussian() as f32 * magnitude);
-            if i % 7 == 0 {
-                row[i % QK] *= 30.0;
-            }
-            row
-        })
-        .collect();
-    rows.push([0.0; QK]);
-    rows.push([1.0; QK]);
-    rows.push(std::array::from_fn(|e| e as f32 - 31.5));
-    rows.push(std::array::from_fn(|e| if e == 40 { -3.0 } else { 0.0 }));
-    rows.push(std::array::from_fn(|e| [f32::NAN, 1.0, f32::INFINITY, -2.0, f32::MAX][e % 5]));
-    rows.push(std::array::from_fn(|e| [f32::MIN_POSITIVE, 1e-40, -0.0, 1e-45][e % 4]));
-    rows.extend((0..200).map(|_| std::array::from_fn(|_| f32::from_bits(rng.next_u64() as u32))));
-    rows
-}
-
 fn encodes<const K: usize>() {
     let rows = rows();
-    let floats = rows.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
-    let bytes = run(program(), "encode", K, floats);
+    let bytes = run(program(), &["encode", &K.to_string()], bytes_of_rows(&rows));
     assert_eq!(bytes.len(), rows.len() * Block::<K>::BYTES);
     for (i, (row, bytes)) in rows.iter().zip(bytes.chunks_exact(Block::<K>::BYTES)).enumerate() {
         assert_eq!(Block::from_bytes(bytes), encode::<K>(row).block, "turbo{K}, row {i}: {row:?}");
@@ -165,7 +82,7 @@ fn another_level_is_noticed() {
     std::fs::write(dir.path().join("turbo-tables.h"), tables).expect("writing");
     std::fs::copy(root().join("ggml-ext/turbo-codec.h"), dir.path().join("turbo-codec.h"))
         .expect("writing");
-    let program = compile(dir.path(), "device-codec-mutated").expect("the codec");
+    let program = compile("device-codec-mutated", "codec.cpp", &[dir.path()]).expect("the codec");
     assert_eq!(decodes::<3>(&program), Ok(()));
     assert!(decodes::<4>(&program).unwrap_err().starts_with("decode, turbo4, value"));
 }

@@ -1,0 +1,85 @@
+// K or V as f16 for upstream's flash attention, which reads no turbo type: prefill, where a conversion of the cache is
+// shared by hundreds of queries, and what the kernel of turbo-attention.cuh does not take. Keys get their anchors back
+// here, so that no attention has to know of them.
+
+#pragma once
+
+#include "turbo-rows.cuh"
+
+namespace turbo {
+
+// Types of K and V, read 32 values at a time: bytes of 64 values, and values 32 c to 32 c + 31 of a row to out(i, value).
+template <int K> struct kv_turbo {
+    static constexpr int bytes = block_bytes<K>;
+    template <typename F> static __device__ __forceinline__ void read(const char * row, int64_t c, const F & out) {
+        decode_half<K>(row + c/2*bytes, (int) (c%2), out);
+    }
+};
+
+struct kv_q8_0 {
+    static constexpr int bytes = 2*34;
+    template <typename F> static __device__ __forceinline__ void read(const char * row, int64_t c, const F & out) {
+        const char * block = row + c*34;
+        const float  d     = float_of_half(*(const uint16_t *) block);
+#pragma unroll
+        for (int i = 0; i < 32; i += 2) {
+            const uint16_t pair = *(const uint16_t *) (block + 2 + i);
+            out(i,     d*(float) (int8_t) (pair & 0xff));
+            out(i + 1, d*(float) (int8_t) (pair >> 8));
+        }
+    }
+};
+
+struct kv_f16 {
+    static constexpr int bytes = 2*QK;
+    template <typename F> static __device__ __forceinline__ void read(const char * row, int64_t c, const F & out) {
+        const uint16_t * x = (const uint16_t *) row + 32*c;
+#pragma unroll
+        for (int i = 0; i < 32; ++i) {
+            out(i, float_of_half(x[i]));
+        }
+    }
+};
+
+// What keys were stored without; without a table, nothing.
+struct anchor_view {
+    view           table; // f16 [dk, n_anchors, n_head, n_batch]
+    view           ids;   // i32 [n_kv, n_batch]
+};
+
+// where the anchor of a cell is, or null
+TQ_FN const uint16_t * anchor_of(const anchor_view & anchors, int64_t cell, int64_t head, int64_t batch) {
+    if (!anchors.table.data) {
+        return nullptr;
+    }
+    const int32_t id = *(const int32_t *) (anchors.ids.data + cell*anchors.ids.nb[0] + batch*anchors.ids.nb[1]);
+    if (id < 0) {
+        return nullptr;
+    }
+    const view & t = anchors.table;
+    return (const uint16_t *) (t.data + id*t.nb[1] + head*t.nb[2] + batch*t.nb[3]);
+}
+
+// kv: [d, n_kv, n_head, n_batch], d % 32 == 0; dst: the same without gaps. A thread for 32 values, those of a cell's
+// heads next to each other, as they lie in a cache.
+template <typename T> static __global__ void
+expand_kernel(const view kv, const anchor_view anchors, half * dst, const int64_t n_threads) {
+    const int64_t thread = (int64_t) blockIdx.x*blockDim.x + threadIdx.x;
+    if (thread >= n_threads) {
+        return;
+    }
+    const int64_t per_row = kv.ne[0]/32;
+    const int64_t c     = thread%per_row;
+    const int64_t head  = thread/per_row%kv.ne[2];
+    const int64_t cell  = thread/per_row/kv.ne[2]%kv.ne[1];
+    const int64_t batch = thread/per_row/kv.ne[2]/kv.ne[1];
+
+    const char     * row = kv.data + cell*kv.nb[1] + head*kv.nb[2] + batch*kv.nb[3];
+    const uint16_t * m   = anchor_of(anchors, cell, head, batch);
+    half           * y   = dst + ((batch*kv.ne[2] + head)*kv.ne[1] + cell)*kv.ne[0] + 32*c;
+    T::read(row, c, [&](int i, float x) {
+        y[i] = __float2half_rn(m ? x + float_of_half(m[32*c + i]) : x);
+    });
+}
+
+} // namespace turbo

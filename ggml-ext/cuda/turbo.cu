@@ -1,0 +1,268 @@
+// Operators on turbo types: which of them there are, and how their kernels are started.
+
+#include "turbo.cuh"
+
+#include "fattn.cuh"
+#include "turbo-expand.cuh"
+#include "turbo.h"
+
+using turbo::view;
+
+static constexpr int N_THREADS = 128;
+
+static view view_of(const ggml_tensor * t) {
+    view res = {};
+    if (t) {
+        res.data = (char *) t->data;
+        for (int i = 0; i < 4; ++i) {
+            res.ne[i] = t->ne[i];
+            res.nb[i] = (int64_t) t->nb[i];
+        }
+    }
+    return res;
+}
+
+static dim3 grid_of(int64_t n_threads) {
+    const int64_t n = (n_threads + N_THREADS - 1)/N_THREADS;
+    GGML_ASSERT(n <= INT32_MAX);
+    return dim3((unsigned) n, 1, 1);
+}
+
+// f(integer) with the index bits of a turbo type
+template <typename F> static void with_bits(ggml_type type, const F & f) {
+    switch (type) {
+        case GGML_TYPE_TURBO2: return f(std::integral_constant<int, 2>());
+        case GGML_TYPE_TURBO3: return f(std::integral_constant<int, 3>());
+        case GGML_TYPE_TURBO4: return f(std::integral_constant<int, 4>());
+        default: GGML_ABORT("%s is no turbo type", ggml_type_name(type));
+    }
+}
+
+//
+// rows
+//
+
+static bool is_float(ggml_type type) {
+    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16;
+}
+
+static void set_rows(cudaStream_t stream, ggml_tensor * op) {
+    const ggml_tensor * src = op->src[0];
+    const ggml_tensor * ids = op->src[1];
+
+    const int64_t n_blocks  = ggml_nelements(src)/turbo::QK;
+    const int64_t n_threads = n_blocks*turbo::BLOCK_THREADS_ENCODE;
+    if (n_blocks == 0) {
+        return;
+    }
+    const auto start = [&](auto bits, auto x, auto id) {
+        turbo::set_rows_kernel<decltype(bits)::value, decltype(x), decltype(id)>
+            <<<grid_of(n_threads), N_THREADS, 0, stream>>>(view_of(src), view_of(ids), view_of(op), n_blocks);
+    };
+    with_bits(op->type, [&](auto bits) {
+        const bool is_long = ids->type == GGML_TYPE_I64;
+        if (src->type == GGML_TYPE_F32) {
+            is_long ? start(bits, float(), int64_t()) : start(bits, float(), int32_t());
+        } else {
+            is_long ? start(bits, half(),  int64_t()) : start(bits, half(),  int32_t());
+        }
+    });
+}
+
+static void get_rows(cudaStream_t stream, ggml_tensor * op) {
+    const ggml_tensor * src = op->src[0];
+
+    const int64_t n_blocks  = ggml_nelements(op)/turbo::QK;
+    const int64_t n_threads = n_blocks*turbo::BLOCK_THREADS_DECODE;
+    if (n_blocks == 0) {
+        return;
+    }
+    with_bits(src->type, [&](auto bits) {
+        turbo::get_rows_kernel<decltype(bits)::value>
+            <<<grid_of(n_threads), N_THREADS, 0, stream>>>(view_of(src), view_of(op->src[1]), view_of(op), n_blocks);
+    });
+}
+
+// dst is that of the copy: src[1] of GGML_OP_CPY, else the operator itself
+static void copy(cudaStream_t stream, const ggml_tensor * src, const ggml_tensor * dst) {
+    const int64_t n_blocks = ggml_nelements(src)/turbo::QK;
+    if (n_blocks == 0) {
+        return;
+    }
+    if (ggml_is_turbo(src->type) && ggml_is_turbo(dst->type)) {
+        CUDA_CHECK(cudaMemcpyAsync(dst->data, src->data, ggml_nbytes(src), cudaMemcpyDeviceToDevice, stream));
+    } else if (ggml_is_turbo(dst->type)) {
+        with_bits(dst->type, [&](auto bits) {
+            const auto start = [&](auto x) {
+                turbo::encode_kernel<decltype(bits)::value, decltype(x)>
+                    <<<grid_of(n_blocks*turbo::BLOCK_THREADS_ENCODE), N_THREADS, 0, stream>>>(view_of(src), view_of(dst), n_blocks);
+            };
+            src->type == GGML_TYPE_F32 ? start(float()) : start(half());
+        });
+    } else {
+        with_bits(src->type, [&](auto bits) {
+            const auto start = [&](auto y) {
+                turbo::decode_kernel<decltype(bits)::value, decltype(y)>
+                    <<<grid_of(n_blocks*turbo::BLOCK_THREADS_DECODE), N_THREADS, 0, stream>>>(view_of(src), view_of(dst), n_blocks);
+            };
+            dst->type == GGML_TYPE_F32 ? start(float()) : start(half());
+        });
+    }
+}
+
+static bool supports_copy(const ggml_tensor * src, const ggml_tensor * dst) {
+    if (ggml_is_turbo(src->type) && ggml_is_turbo(dst->type)) {
+        return src->type == dst->type && ggml_is_contiguous(src) && ggml_is_contiguous(dst);
+    }
+    const ggml_tensor * other = ggml_is_turbo(src->type) ? dst : src;
+    return is_float(other->type) && other->nb[0] == ggml_type_size(other->type) &&
+        src->ne[0]%turbo::QK == 0 && dst->ne[0]%turbo::QK == 0;
+}
+
+//
+// flash attention
+//
+
+static bool is_kv_type(ggml_type type) {
+    return ggml_is_turbo(type) || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_F16;
+}
+
+static bool needs_expansion(const ggml_tensor * kv, bool has_anchors) {
+    return kv->type != GGML_TYPE_F16 || has_anchors;
+}
+
+// The operator as upstream's kernels take it: K and V in f16 behind the result, no anchors.
+struct expanded_op {
+    ggml_tensor k;
+    ggml_tensor v;
+    ggml_tensor op;
+    size_t      size; // bytes of the result with K and V
+
+    explicit expanded_op(const ggml_tensor * dst) : k(*dst->src[1]), v(*dst->src[2]), op(*dst) {
+        size = GGML_PAD(ggml_nbytes(dst), ALIGNMENT);
+        if (needs_expansion(dst->src[1], ggml_flash_attn_ext_has_anchors(dst))) {
+            expand(k);
+        }
+        if (needs_expansion(dst->src[2], false)) {
+            expand(v);
+        }
+        op.src[1] = &k;
+        op.src[2] = &v;
+        op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS]    = nullptr;
+        op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS] = nullptr;
+    }
+
+    expanded_op(const expanded_op &) = delete;
+
+private:
+    static constexpr size_t ALIGNMENT = 256;
+
+    void expand(ggml_tensor & t) {
+        t.type     = GGML_TYPE_F16;
+        t.view_src = nullptr;
+        t.nb[0]    = sizeof(half);
+        for (int i = 1; i < GGML_MAX_DIMS; ++i) {
+            t.nb[i] = t.nb[i - 1]*t.ne[i - 1];
+        }
+        t.data = (char *) op.data + size;
+        size += GGML_PAD(ggml_nbytes(&t), ALIGNMENT);
+    }
+};
+
+static void expand(cudaStream_t stream, const ggml_tensor * kv, const turbo::anchor_view & anchors, void * dst) {
+    const int64_t n_threads = ggml_nelements(kv)/32;
+    const auto start = [&](auto type) {
+        turbo::expand_kernel<decltype(type)>
+            <<<grid_of(n_threads), N_THREADS, 0, stream>>>(view_of(kv), anchors, (half *) dst, n_threads);
+    };
+    switch (kv->type) {
+        case GGML_TYPE_TURBO2: return start(turbo::kv_turbo<2>());
+        case GGML_TYPE_TURBO3: return start(turbo::kv_turbo<3>());
+        case GGML_TYPE_TURBO4: return start(turbo::kv_turbo<4>());
+        case GGML_TYPE_Q8_0:   return start(turbo::kv_q8_0());
+        case GGML_TYPE_F16:    return start(turbo::kv_f16());
+        default: GGML_ABORT("flash attention with %s", ggml_type_name(kv->type));
+    }
+}
+
+static void flash_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
+    const ggml_tensor * k = dst->src[1];
+    const ggml_tensor * v = dst->src[2];
+
+    const turbo::anchor_view anchors = {
+        view_of(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS]),
+        view_of(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS]),
+    };
+    expanded_op expanded(dst);
+    if (expanded.k.data != k->data) {
+        expand(ctx.stream(), k, anchors, expanded.k.data);
+    }
+    if (expanded.v.data != v->data) {
+        expand(ctx.stream(), v, {}, expanded.v.data);
+    }
+    ggml_cuda_flash_attn_ext(ctx, &expanded.op);
+}
+
+static bool supports_flash_attn(int device, const ggml_tensor * op) {
+    const ggml_tensor * k = op->src[1];
+    const ggml_tensor * v = op->src[2];
+    if (!is_kv_type(k->type) || !is_kv_type(v->type) || k->ne[0]%32 != 0 || v->ne[0]%32 != 0) {
+        return false;
+    }
+    const expanded_op expanded(op);
+    return ggml_cuda_flash_attn_ext_supported(device, &expanded.op);
+}
+
+size_t ggml_cuda_turbo_flash_attn_alloc_size(int device, const ggml_tensor * op) {
+    if (!ggml_cuda_turbo_is_ours(op)) {
+        return ggml_cuda_flash_attn_ext_get_alloc_size(device, op);
+    }
+    return expanded_op(op).size;
+}
+
+//
+// what ggml-cuda.cu asks and calls
+//
+
+bool ggml_cuda_turbo_is_ours(const ggml_tensor * op) {
+    if (ggml_op_is_empty(op->op)) {
+        return false;
+    }
+    bool res = ggml_is_turbo(op->type) || ggml_flash_attn_ext_has_anchors(op);
+    for (int i = 0; i < GGML_MAX_SRC; ++i) {
+        res = res || (op->src[i] && ggml_is_turbo(op->src[i]->type));
+    }
+    return res;
+}
+
+bool ggml_cuda_turbo_supports_op(int device, const ggml_tensor * op) {
+    switch (op->op) {
+        case GGML_OP_SET_ROWS:
+            return is_float(op->src[0]->type) && op->src[0]->nb[0] == ggml_type_size(op->src[0]->type) &&
+                (op->src[1]->type == GGML_TYPE_I64 || op->src[1]->type == GGML_TYPE_I32);
+        case GGML_OP_GET_ROWS:
+            return op->type == GGML_TYPE_F32 && op->src[1]->type == GGML_TYPE_I32;
+        case GGML_OP_CPY:
+            return supports_copy(op->src[0], op->src[1]);
+        case GGML_OP_DUP:
+        case GGML_OP_CONT:
+            return supports_copy(op->src[0], op);
+        case GGML_OP_FLASH_ATTN_EXT:
+            return supports_flash_attn(device, op);
+        default:
+            return false;
+    }
+}
+
+void ggml_cuda_turbo_compute(ggml_backend_cuda_context & ctx, ggml_tensor * op) {
+    switch (op->op) {
+        case GGML_OP_SET_ROWS:       set_rows(ctx.stream(), op);                 break;
+        case GGML_OP_GET_ROWS:       get_rows(ctx.stream(), op);                 break;
+        case GGML_OP_CPY:            copy(ctx.stream(), op->src[0], op->src[1]); break;
+        case GGML_OP_DUP:
+        case GGML_OP_CONT:           copy(ctx.stream(), op->src[0], op);         break;
+        case GGML_OP_FLASH_ATTN_EXT: flash_attn(ctx, op);                        break;
+        default: GGML_ABORT("%s on turbo types", ggml_op_desc(op));
+    }
+    CUDA_CHECK(cudaGetLastError());
+}

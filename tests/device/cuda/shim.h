@@ -1,0 +1,201 @@
+// CUDA's language on the host, as far as our kernels use it: a fiber for each thread of a block, blocks one after the
+// other. What threads of a warp exchange, and what they wait for, is as on a device; how fast, and how memory is laid
+// out and ordered, is not.
+
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#define __CUDACC__ 1
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__ static
+#define __launch_bounds__(...)
+#define __restrict__
+
+//
+// threads
+//
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+static dim3 gridDim, blockDim, blockIdx, threadIdx;
+
+namespace shim {
+
+constexpr unsigned WARP = 32;
+
+// what a warp, or a block, waits at
+struct barrier {
+    unsigned n_threads = 0;
+    unsigned n_waiting = 0;
+    unsigned round     = 0;
+};
+
+struct warp {
+    barrier  all;
+    uint32_t slots[WARP][4];
+};
+
+struct fiber {
+    ucontext_t              context;
+    std::unique_ptr<char[]> stack;
+    unsigned                thread;
+    bool                    done;
+};
+
+static ucontext_t                    scheduler;
+static std::vector<fiber>            fibers;
+static std::vector<warp>             warps;
+static barrier                       block;
+static fiber *                       current;
+static const std::function<void()> * kernel;
+
+static unsigned lane() {
+    return current->thread%WARP;
+}
+
+static void run_fiber() {
+    (*kernel)();
+    current->done = true;
+    swapcontext(&current->context, &scheduler);
+}
+
+static void wait(barrier & b) {
+    const unsigned round = b.round;
+    if (++b.n_waiting == b.n_threads) {
+        b.n_waiting = 0;
+        b.round++;
+    }
+    while (b.round == round) {
+        swapcontext(&current->context, &scheduler);
+    }
+}
+
+static void run_block() {
+    const unsigned n = blockDim.x*blockDim.y*blockDim.z;
+    fibers.resize(n);
+    warps.assign((n + WARP - 1)/WARP, {});
+    block = { n, 0, 0 };
+    for (unsigned i = 0; i < n; ++i) {
+        fiber & f = fibers[i];
+        f.thread = i;
+        f.done   = false;
+        warps[i/WARP].all.n_threads++;
+        constexpr size_t STACK = 64*1024;
+        if (!f.stack) {
+            f.stack.reset(new char[STACK]);
+        }
+        getcontext(&f.context);
+        f.context.uc_stack.ss_sp   = f.stack.get();
+        f.context.uc_stack.ss_size = STACK;
+        f.context.uc_link          = nullptr;
+        makecontext(&f.context, run_fiber, 0);
+    }
+    for (unsigned n_done = 0; n_done < n;) {
+        for (fiber & f : fibers) {
+            if (!f.done) {
+                current   = &f;
+                threadIdx = dim3(f.thread%blockDim.x, f.thread/blockDim.x%blockDim.y, f.thread/blockDim.x/blockDim.y);
+                swapcontext(&scheduler, &f.context);
+                n_done += f.done;
+            }
+        }
+    }
+}
+
+// <<<grid, threads>>>
+static void launch(dim3 grid, dim3 threads, const std::function<void()> & f) {
+    gridDim  = grid;
+    blockDim = threads;
+    kernel   = &f;
+    for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z) {
+        for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y) {
+            for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
+                run_block();
+            }
+        }
+    }
+}
+
+// every lane's words, to f(words of lane i)
+template <typename T> static void exchange(const T & mine, T * all) {
+    static_assert(sizeof(T) <= sizeof(warp::slots[0]), "a lane's slot");
+    warp & w = warps[current->thread/WARP];
+    memcpy(w.slots[lane()], &mine, sizeof(T));
+    wait(w.all);
+    for (unsigned i = 0; i < WARP; ++i) {
+        memcpy(&all[i], w.slots[i], sizeof(T));
+    }
+    wait(w.all);
+}
+
+} // namespace shim
+
+static inline void __syncthreads() { shim::wait(shim::block); }
+static inline void __syncwarp()    { shim::wait(shim::warps[shim::current->thread/shim::WARP].all); }
+
+template <typename T> static inline T __shfl_xor_sync(unsigned mask, T x, int offset) {
+    if (mask != 0xffffffff) {
+        abort();
+    }
+    T all[shim::WARP];
+    shim::exchange(x, all);
+    return all[shim::lane() ^ (unsigned) offset];
+}
+
+//
+// numbers
+//
+
+struct half {
+    _Float16 x;
+    half() = default;
+    explicit half(float x) : x((_Float16) x) {}
+    operator float() const { return (float) x; }
+};
+
+template <typename To, typename From> static inline To shim_cast(From x) {
+    static_assert(sizeof(To) == sizeof(From), "bits");
+    To y;
+    memcpy((void *) &y, &x, sizeof(y));
+    return y;
+}
+
+static inline half     __float2half_rn (float x)    { return half(x); }
+static inline float    __half2float    (half x)     { return x; }
+static inline uint16_t __half_as_ushort(half x)     { return shim_cast<uint16_t>(x); }
+static inline half     __ushort_as_half(uint16_t x) { return shim_cast<half>(x); }
+static inline uint32_t __float_as_uint (float x)    { return shim_cast<uint32_t>(x); }
+static inline float    __uint_as_float (uint32_t x) { return shim_cast<float>(x); }
+
+// compiled with -ffp-contract=off
+static inline float __fmul_rn (float a, float b) { return a*b; }
+static inline float __fadd_rn (float a, float b) { return a + b; }
+static inline float __fdiv_rn (float a, float b) { return a/b; }
+static inline float __fsqrt_rn(float x)          { return sqrtf(x); }
+
+static inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
+    const uint64_t bytes = (uint64_t) high << 32 | low;
+    uint32_t res = 0;
+    for (int i = 0; i < 4; ++i) {
+        const uint32_t s = selector >> 4*i & 15;
+        const uint32_t b = bytes >> 8*(s & 7) & 0xff;
+        res |= (s & 8 ? (b & 0x80 ? 0xffu : 0u) : b) << 8*i;
+    }
+    return res;
+}
