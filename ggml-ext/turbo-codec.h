@@ -11,8 +11,9 @@
 #   define TQ_THREAD thread
 #   define TQ_DATA   constant
 #   define TQ_UNROLL _Pragma("unroll")
-#elif defined(__CUDACC__) || defined(__HIPCC__)
+#elif defined(__CUDACC__) || defined(__HIPCC__) || defined(__MUSACC__)
 #   include <stdint.h>
+#   define TQ_CUDA   1
 #   define TQ_FN     static __device__ __forceinline__
 #   define TQ_THREAD
 #   define TQ_DATA   static __device__ constexpr
@@ -25,6 +26,11 @@
 #   define TQ_THREAD
 #   define TQ_DATA   static constexpr
 #   define TQ_UNROLL
+#endif
+
+// instructions of NVIDIA's devices
+#if defined(TQ_CUDA) && defined(__CUDA_ARCH__) && !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
+#   define TQ_NVIDIA 1
 #endif
 
 namespace turbo {
@@ -43,7 +49,7 @@ TQ_FN float mul (float a, float b) { return a*b; }
 TQ_FN float add (float a, float b) { return a + b; }
 TQ_FN float div (float a, float b) { return metal::precise::divide(a, b); }
 TQ_FN float root(float x)          { return metal::precise::sqrt(x); }
-#elif defined(__CUDACC__) || defined(__HIPCC__)
+#elif defined(TQ_CUDA)
 TQ_FN uint32_t bits_of (float x)    { return __float_as_uint(x); }
 TQ_FN float    float_of(uint32_t x) { return __uint_as_float(x); }
 TQ_FN float mul (float a, float b) { return __fmul_rn(a, b); }
@@ -63,7 +69,7 @@ TQ_FN float root(float x)          { return sqrtf(x); }
 #if defined(__METAL_VERSION__)
 TQ_FN uint16_t half_of      (float x)    { return as_type<uint16_t>((half) x); }
 TQ_FN float    float_of_half(uint16_t x) { return (float) as_type<half>(x); }
-#elif defined(__CUDACC__) || defined(__HIPCC__)
+#elif defined(TQ_CUDA)
 TQ_FN uint16_t half_of      (float x)    { return __half_as_ushort(__float2half_rn(x)); }
 TQ_FN float    float_of_half(uint16_t x) { return __half2float(__ushort_as_half(x)); }
 #else
@@ -198,7 +204,7 @@ template <int K> TQ_FN float  scale_of (int i);
     template <> TQ_SPECIAL branch branch_of<K>(int place)  { return branches_##K.at[place]; }   \
     template <> TQ_SPECIAL float  scale_of <K>(int i)      { return scales_##K.at[i]; }
 
-#if defined(__CUDACC__) || defined(__HIPCC__)
+#if defined(TQ_CUDA)
 #   define TQ_SPECIAL __device__ __forceinline__
 #else
 #   define TQ_SPECIAL inline
@@ -286,7 +292,7 @@ TQ_FN int place_of(float y, float factor) {
 //
 // min(a + b, 255)
 TQ_FN uint32_t add_costs(uint32_t a, uint32_t b) {
-#if defined(__CUDA_ARCH__)
+#if defined(TQ_NVIDIA)
     return __viaddmin_u16x2(a, b, 0x00ff00ff);
 #else
     const uint32_t sum  = a + b;
@@ -301,7 +307,7 @@ TQ_FN uint32_t not_below(uint32_t a, uint32_t b) {
 }
 
 TQ_FN uint32_t min_costs(uint32_t a, uint32_t b) {
-#if defined(__CUDA_ARCH__)
+#if defined(TQ_NVIDIA)
     return __vminu2(a, b);
 #else
     const uint32_t mask = (not_below(a, b) >> 15 & 0x00010001)*0xffff;

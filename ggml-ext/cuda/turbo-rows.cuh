@@ -9,6 +9,13 @@
 
 namespace turbo {
 
+constexpr int WARP = 32;
+
+// what the lane has whose number differs by these bits
+template <typename T> TQ_FN T exchange(T x, int offset) {
+    return __shfl_xor_sync(0xffffffff, x, offset, WARP);
+}
+
 constexpr int BLOCK_THREADS_ENCODE = TQ_SCALES;
 constexpr int BLOCK_THREADS_DECODE = 2;
 
@@ -32,8 +39,8 @@ TQ_FN int best_of_block(float score, int i) {
     int best = i;
 #pragma unroll
     for (int offset = 1; offset < TQ_SCALES; offset *= 2) {
-        const float other_score = __shfl_xor_sync(0xffffffff, score, offset);
-        const int   other       = __shfl_xor_sync(0xffffffff, best, offset);
+        const float other_score = exchange(score, offset);
+        const int   other       = exchange(best, offset);
         if (other_score > score || (other_score == score && other < best)) {
             score = other_score;
             best  = other;

@@ -3,8 +3,12 @@
 #include "turbo.cuh"
 
 #include "fattn.cuh"
-#include "turbo-expand.cuh"
+#include "turbo-attention-start.cuh"
 #include "turbo.h"
+
+#include <mutex>
+#include <set>
+#include <tuple>
 
 using turbo::view;
 
@@ -185,7 +189,105 @@ static void expand(cudaStream_t stream, const ggml_tensor * kv, const turbo::anc
     }
 }
 
+// A block of turbo-attention.cuh reads the whole cache for so many rows; beyond a few blocks, expansion costs less.
+static constexpr int64_t MAX_ROWS = 2*turbo::ROWS;
+
+static bool has_few_rows(const ggml_tensor * dst) {
+    return dst->src[0]->ne[1]*(dst->src[0]->ne[2]/dst->src[1]->ne[2]) <= MAX_ROWS;
+}
+
+// without .attention if expansion it has to be
+static turbo::attention_kernels find_attention(int device, const ggml_tensor * dst) {
+    const ggml_tensor * k = dst->src[1];
+    const ggml_tensor * v = dst->src[2];
+    if (!has_few_rows(dst) || k->ne[0] != v->ne[0] || k->ne[2] != v->ne[2] || k->ne[3] != v->ne[3] ||
+            !turing_mma_available(ggml_cuda_info().devices[device].cc)) {
+        return {};
+    }
+    switch (k->ne[0]) {
+        case 64:  return turbo::find_attention_64 (k->type, v->type);
+        case 128: return turbo::find_attention_128(k->type, v->type);
+        case 256: return turbo::find_attention_256(k->type, v->type);
+        default:  return {};
+    }
+}
+
+static void attend(ggml_backend_cuda_context & ctx, ggml_tensor * dst, const turbo::attention_kernels & kernels) {
+    const ggml_tensor * q     = dst->src[0];
+    const ggml_tensor * k     = dst->src[1];
+    const ggml_tensor * sinks = dst->src[4];
+    const ggml_tensor * table = dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS];
+
+    turbo::attention_args args = {};
+    args.q    = view_of(q);
+    args.k    = view_of(k);
+    args.v    = view_of(dst->src[2]);
+    args.mask = view_of(dst->src[3]);
+    args.ids  = view_of(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS]);
+    args.n_anchors = table ? (int) table->ne[1] : 0;
+
+    memcpy(&args.scale,    (const float *) dst->op_params + 0, sizeof(float));
+    memcpy(&args.max_bias, (const float *) dst->op_params + 1, sizeof(float));
+    memcpy(&args.softcap,  (const float *) dst->op_params + 2, sizeof(float));
+    if (args.softcap != 0.0f) {
+        args.scale /= args.softcap;
+    }
+    args.n_head_log2 = 1;
+    while (2*args.n_head_log2 <= q->ne[2]) {
+        args.n_head_log2 *= 2;
+    }
+
+    const int64_t n_rows   = q->ne[1]*(q->ne[2]/k->ne[2]);
+    const int64_t n_groups = (n_rows + turbo::ROWS - 1)/turbo::ROWS*k->ne[2];
+
+    // two blocks for each multiprocessor, if there are as many cells
+    const int64_t n_sm     = ggml_cuda_info().devices[ctx.device].nsm;
+    const int64_t n_wanted = (2*n_sm + n_groups*q->ne[3] - 1)/(n_groups*q->ne[3]);
+    const int64_t n_most   = (k->ne[1] + kernels.n_cells - 1)/kernels.n_cells;
+    args.n_splits = (int) std::max<int64_t>(1, std::min(n_wanted, n_most));
+
+    const int64_t n_all = args.n_splits*q->ne[3]*k->ne[2]*n_rows;
+    ggml_cuda_pool_alloc<float>  out  (ctx.pool(), n_all*k->ne[0]);
+    ggml_cuda_pool_alloc<float2> stats(ctx.pool(), n_all);
+    ggml_cuda_pool_alloc<float>  terms(ctx.pool());
+    args.out   = out.get();
+    args.stats = stats.get();
+
+    const dim3 heads = dim3(1, (unsigned) k->ne[2], (unsigned) q->ne[3]);
+    if (table) {
+        args.terms = terms.alloc(q->ne[3]*k->ne[2]*args.n_anchors*n_rows);
+        turbo::terms_kernel<<<dim3((unsigned) args.n_anchors, heads.y, heads.z), turbo::WARP, 0, ctx.stream()>>>(args, view_of(table), terms.get());
+    }
+    kernels.attention(args, dim3((unsigned) args.n_splits, (unsigned) n_groups, heads.z), ctx.stream());
+    kernels.combine(args, sinks ? (const float *) sinks->data : nullptr, view_of(dst), dim3((unsigned) n_rows, heads.y, heads.z), ctx.stream());
+}
+
+// says once for every kind that decoding reads more than it has to
+static void note_expansion(int device, const ggml_tensor * dst) {
+    static std::mutex mutex;
+    static std::set<std::tuple<int, ggml_type, ggml_type, int64_t>> noted;
+
+    const ggml_tensor * k = dst->src[1];
+    const ggml_tensor * v = dst->src[2];
+    if (!has_few_rows(dst)) {
+        return;
+    }
+    std::lock_guard<std::mutex> lock(mutex);
+    if (noted.insert({ device, k->type, v->type, k->ne[0] }).second) {
+        GGML_LOG_WARN("%s: %s keys and %s values of head_dim %d, %d queries to a KV head: attention converts them to f16 on device %d, "
+            "decoding is no faster than with an f16 cache\n", __func__, ggml_type_name(k->type), ggml_type_name(v->type),
+            (int) k->ne[0], (int) (dst->src[0]->ne[1]*(dst->src[0]->ne[2]/k->ne[2])), device);
+    }
+}
+
 static void flash_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
+    const turbo::attention_kernels kernels = find_attention(ctx.device, dst);
+    if (kernels.attention) {
+        attend(ctx, dst, kernels);
+        return;
+    }
+    note_expansion(ctx.device, dst);
+
     const ggml_tensor * k = dst->src[1];
     const ggml_tensor * v = dst->src[2];
 
@@ -209,6 +311,9 @@ static bool supports_flash_attn(int device, const ggml_tensor * op) {
     if (!is_kv_type(k->type) || !is_kv_type(v->type) || k->ne[0]%32 != 0 || v->ne[0]%32 != 0) {
         return false;
     }
+    if (find_attention(device, op).attention) {
+        return true;
+    }
     const expanded_op expanded(op);
     return ggml_cuda_flash_attn_ext_supported(device, &expanded.op);
 }
@@ -217,7 +322,7 @@ size_t ggml_cuda_turbo_flash_attn_alloc_size(int device, const ggml_tensor * op)
     if (!ggml_cuda_turbo_is_ours(op)) {
         return ggml_cuda_flash_attn_ext_get_alloc_size(device, op);
     }
-    return expanded_op(op).size;
+    return find_attention(device, op).attention ? ggml_nbytes(op) : expanded_op(op).size;
 }
 
 //

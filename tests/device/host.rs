@@ -9,16 +9,24 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A program of C++17 sources, warnings being errors. `headers`: folders for `-I`, the first first.
-pub fn compile(name: &str, source: &str, headers: &[&Path]) -> Result<PathBuf, String> {
+/// A program of a C++17 source, warnings being errors. `headers`: folders for `-I`, the first first; `defines`: for `-D`.
+pub fn compile(
+    name: &str,
+    source: &str,
+    headers: &[&Path],
+    defines: &[&str],
+) -> Result<PathBuf, String> {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let cxx = std::env::var_os("CXX").unwrap_or_else(|| OsString::from("c++"));
     let mut command = Command::new(cxx);
-    command.args(["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]);
+    command.args(["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]);
     // Headers have functions for several kernels, and hints for several compilers.
     command.args(["-Wno-unused-function", "-Wno-unknown-pragmas"]);
     for folder in headers {
         command.arg("-I").arg(root().join(folder));
+    }
+    for define in defines {
+        command.arg("-D").arg(define);
     }
     let output = command
         .arg(root().join("tests/device").join(source))

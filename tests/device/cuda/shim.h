@@ -16,6 +16,7 @@
 #include <vector>
 
 #define __CUDACC__ 1
+#define TQ_SHIM    1
 #define __global__
 #define __device__
 #define __host__
@@ -149,13 +150,38 @@ template <typename T> static void exchange(const T & mine, T * all) {
 static inline void __syncthreads() { shim::wait(shim::block); }
 static inline void __syncwarp()    { shim::wait(shim::warps[shim::current->thread/shim::WARP].all); }
 
-template <typename T> static inline T __shfl_xor_sync(unsigned mask, T x, int offset) {
-    if (mask != 0xffffffff) {
+namespace shim {
+
+// what all lanes have
+template <typename T> struct lanes {
+    T x[WARP];
+
+    lanes(unsigned mask, T mine) {
+        if (mask != 0xffffffff) {
+            fprintf(stderr, "a warp of %08x\n", mask);
+            abort();
+        }
+        exchange(mine, x);
+    }
+};
+
+} // namespace shim
+
+template <typename T> static inline T __shfl_xor_sync(unsigned mask, T x, int offset, int width) {
+    if (width != (int) shim::WARP) {
         abort();
     }
-    T all[shim::WARP];
-    shim::exchange(x, all);
-    return all[shim::lane() ^ (unsigned) offset];
+    return shim::lanes<T>(mask, x).x[shim::lane() ^ (unsigned) offset];
+}
+
+static inline int __any_sync(unsigned mask, int x) {
+    const shim::lanes<int> all(mask, x);
+    for (const int y : all.x) {
+        if (y) {
+            return 1;
+        }
+    }
+    return 0;
 }
 
 //
@@ -199,3 +225,32 @@ static inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selecto
     }
     return res;
 }
+
+struct float2 {
+    float x, y;
+};
+
+static inline float2 make_float2(float x, float y) { return { x, y }; }
+
+namespace shim {
+
+// turbo::multiply_add: what lanes hold is said there
+static void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    struct words { uint32_t x[4]; };
+    words as[WARP];
+    words bs[WARP];
+    exchange(words { { a[0], a[1], a[2], a[3] } }, as);
+    exchange(words { { b0, b1, 0, 0 } }, bs);
+    const auto half_at = [](uint32_t word, int i) { return __half2float(__ushort_as_half((uint16_t) (word >> 16*i))); };
+    for (int i = 0; i < 4; ++i) {
+        const int row    = (int) lane()/4 + 8*(i/2);
+        const int column = (int) lane()%4*2 + i%2;
+        for (int k = 0; k < 16; ++k) {
+            const float x = half_at(as[row%8*4 + k%8/2].x[row/8 + 2*(k/8)], k%2);
+            const float y = half_at(bs[column*4 + k%8/2].x[k/8], k%2);
+            c[i] += x*y;
+        }
+    }
+}
+
+} // namespace shim

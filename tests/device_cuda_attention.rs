@@ -1,0 +1,239 @@
+//! CUDA's flash attention, compiled for the host and run thread by thread, against an oracle in f64.
+//!
+//! Needs a C++ compiler (`CXX`, else `c++`), and no CUDA.
+#![cfg(unix)]
+
+#[allow(dead_code, reason = "tests/attention.rs uses the rest")]
+#[path = "attention/case.rs"]
+mod case;
+#[path = "device/host.rs"]
+mod host;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::{ptr, slice};
+
+use case::{Case, Data, Ids, Mask};
+use host::{compile, floats, run};
+use llama_turboquant::attention::{KvType, Tensor};
+use llama_turboquant::codec::TurboType::{Turbo2, Turbo3, Turbo4};
+
+const TYPES: [KvType; 5] = [
+    KvType::Turbo(Turbo2),
+    KvType::Turbo(Turbo3),
+    KvType::Turbo(Turbo4),
+    KvType::Q8_0,
+    KvType::F16,
+];
+
+/// Largest [`nmse`]: queries, weights and scaled q8_0 are rounded to 11 bits.
+const NMSE: f64 = 1e-6;
+
+/// tests/device/cuda/attention.cpp for a head_dim.
+fn program(head_dim: usize) -> PathBuf {
+    // One compiler at a time.
+    static COMPILED: Mutex<Vec<(usize, PathBuf)>> = Mutex::new(Vec::new());
+    let mut compiled = COMPILED.lock().unwrap();
+    if let Some((_, program)) = compiled.iter().find(|(dim, _)| *dim == head_dim) {
+        return program.clone();
+    }
+    let program = compile_for(head_dim, "cuda-attention", Path::new("ggml-ext/cuda"));
+    compiled.push((head_dim, program.clone()));
+    program
+}
+
+/// It, with the kernels of a folder.
+fn compile_for(head_dim: usize, name: &str, kernels: &Path) -> PathBuf {
+    let headers = [Path::new("tests/device/cuda"), Path::new("ggml-ext"), kernels];
+    let (name, define) = (format!("{name}-{head_dim}"), format!("HEAD_DIM={head_dim}"));
+    let program = compile(&name, "cuda/attention.cpp", &headers, &[&define]);
+    program.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A tensor as the program reads it; `None` is one of no bytes.
+fn put(out: &mut Vec<u8>, tensor: Option<(Tensor, usize)>) {
+    let (tensor, row_bytes) =
+        tensor.unwrap_or((Tensor { data: ptr::null(), ne: [0; 4], nb: [0; 4] }, 0));
+    let rows: usize = (1..4).map(|i| tensor.ne[i].saturating_sub(1) * tensor.nb[i]).sum();
+    let bytes = rows + row_bytes;
+    for number in tensor.ne.into_iter().chain(tensor.nb).chain([bytes]) {
+        out.extend((number as i64).to_le_bytes());
+    }
+    if bytes > 0 {
+        // SAFETY: a tensor of `Data` with its sizes and strides.
+        out.extend(unsafe { slice::from_raw_parts(tensor.data, bytes) });
+    }
+}
+
+/// What the kernels make of a problem.
+fn attend(program: &Path, data: &Data, splits: usize) -> Vec<f32> {
+    let case = &data.case;
+    let mut dst = vec![0.0; case.batches * case.tokens * case.heads * case.dv];
+    let args = data.args(&mut dst);
+    let row = |ty: KvType, len: usize| len / ty.block_len() * ty.block_bytes();
+
+    let mut input = Vec::new();
+    for number in [args.scale, args.max_bias, args.softcap] {
+        input.extend(number.to_le_bytes());
+    }
+    put(&mut input, Some((args.q, 4 * case.dk)));
+    put(&mut input, Some((args.k, row(case.type_k, case.dk))));
+    put(&mut input, Some((args.v, row(case.type_v, case.dv))));
+    put(&mut input, args.mask.map(|mask| (mask, 2 * case.n_kv)));
+    let sinks = Tensor { data: args.sinks.cast(), ne: [case.heads, 1, 1, 1], nb: [4, 0, 0, 0] };
+    put(&mut input, case.sinks.then_some((sinks, 4 * case.heads)));
+    put(&mut input, args.anchors.map(|anchors| (anchors.table, 2 * case.dk)));
+    put(&mut input, args.anchors.map(|anchors| (anchors.ids, 4 * case.n_kv)));
+
+    let arguments = [case.type_k.name(), case.type_v.name(), &splits.to_string()];
+    floats(&run(program, &arguments, input))
+}
+
+/// The squared error, relative to the squared results.
+fn nmse(program: &Path, case: Case, splits: usize) -> f64 {
+    let data = Data::new(case);
+    let (got, expected) = (attend(program, &data, splits), data.expected());
+    assert_eq!(got.len(), expected.len());
+    let error: f64 = got.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+    error / expected.iter().map(|x| x * x).sum::<f64>()
+}
+
+fn check(case: Case, splits: usize) {
+    let nmse = nmse(&program(case.dk), case, splits);
+    assert!(nmse <= NMSE, "NMSE {nmse:.2e}, {splits} splits, {case:?}");
+}
+
+/// Every pair of types, every other one with anchors, one token of grouped heads; the cells are no whole tiles.
+fn every_pair(head_dim: usize) {
+    for (i, type_k) in TYPES.into_iter().enumerate() {
+        for (j, type_v) in TYPES.into_iter().enumerate() {
+            let ids = if (i + j).is_multiple_of(2) { Ids::Runs } else { Ids::Absent };
+            let seed = (5 * i + j) as u64;
+            let case = Case::new(type_k, type_v, head_dim, 8, 2);
+            check(Case { n_kv: 139, ids, seed, ..case }, 2);
+        }
+    }
+}
+
+#[test]
+fn every_pair_at_head_dim_64() {
+    every_pair(64);
+}
+
+#[test]
+fn every_pair_at_head_dim_128() {
+    every_pair(128);
+}
+
+#[test]
+fn every_pair_at_head_dim_256() {
+    every_pair(256);
+}
+
+const TURBO: Case = Case { n_kv: 300, ..new_case() };
+
+const fn new_case() -> Case {
+    Case {
+        type_k: KvType::Turbo(Turbo4),
+        type_v: KvType::Turbo(Turbo2),
+        dk: 64,
+        dv: 64,
+        heads: 6,
+        heads_k: 2,
+        heads_v: 2,
+        batches: 1,
+        batches_kv: 1,
+        tokens: 1,
+        n_kv: 256,
+        mask: Mask::Causal,
+        mask_heads: 1,
+        mask_batches: 1,
+        max_bias: 0.0,
+        softcap: 0.0,
+        sinks: false,
+        ids: Ids::Absent,
+        ids_batches: 1,
+        v_in_k: false,
+        interleaved: true,
+        seed: 3,
+    }
+}
+
+/// Rows of several blocks, the last of them not full.
+#[test]
+fn several_tokens() {
+    for tokens in [2, 5, 6, 7] {
+        check(Case { tokens, ..TURBO }, 3);
+    }
+}
+
+#[test]
+fn any_number_of_splits() {
+    for splits in [1, 2, 7, 10, 12] {
+        check(TURBO, splits);
+    }
+    check(Case { n_kv: 1, ..TURBO }, 1);
+}
+
+#[test]
+fn every_mask() {
+    for mask in [Mask::None, Mask::Window(70), Mask::Random, Mask::HiddenRows] {
+        check(Case { tokens: 4, mask, ..TURBO }, 2);
+    }
+    let hidden = Case { tokens: 4, mask: Mask::HiddenAll, ..TURBO };
+    assert!(attend(&program(64), &Data::new(hidden), 2).iter().all(|&x| x == 0.0));
+}
+
+#[test]
+fn masks_of_heads_and_batches() {
+    let batches = Case { batches: 2, batches_kv: 2, ids_batches: 2, ids: Ids::Runs, ..TURBO };
+    check(batches, 2);
+    check(Case { mask_batches: 2, tokens: 3, mask: Mask::Random, ..batches }, 2);
+    check(Case { mask_heads: 6, tokens: 3, mask: Mask::Random, ..TURBO }, 2);
+    check(Case { interleaved: false, ..batches }, 2);
+}
+
+#[test]
+fn slopes_softcap_and_sinks() {
+    check(Case { max_bias: 8.0, mask: Mask::Random, tokens: 2, ..TURBO }, 2);
+    check(Case { softcap: 2.0, ..TURBO }, 2);
+    check(Case { softcap: 2.0, ids: Ids::Scattered, ..TURBO }, 2);
+    check(Case { sinks: true, ..TURBO }, 2);
+    let hidden = Case { sinks: true, mask: Mask::HiddenAll, ..TURBO };
+    assert!(attend(&program(64), &Data::new(hidden), 2).iter().all(|&x| x == 0.0));
+}
+
+#[test]
+fn every_kind_of_ids() {
+    for ids in [Ids::One, Ids::Runs, Ids::Scattered] {
+        check(Case { ids, tokens: 3, ..TURBO }, 2);
+    }
+}
+
+/// What is compared is what the kernels do: one bit of a constant, one place of a value.
+#[test]
+fn a_mutation_is_noticed() {
+    for (name, file, from, to) in [
+        ("byte", "turbo-warp.cuh", "0x64806480", "0x64816480"),
+        (
+            "place",
+            "turbo-tiles.cuh",
+            "return 32*(g/4) + 4*s + g%4;",
+            "return 32*(g/4) + 4*s + (g^1)%4;",
+        ),
+    ] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let kernels = host::root().join("ggml-ext/cuda");
+        for entry in std::fs::read_dir(kernels).expect("the kernels") {
+            let path = entry.expect("a file").path();
+            let text = std::fs::read_to_string(&path).expect("a text");
+            let name = path.file_name().expect("a name");
+            let mutated = if name == file { text.replace(from, to) } else { text.clone() };
+            assert!(name != file || mutated != text, "{file} has no {from}");
+            std::fs::write(dir.path().join(name), mutated).expect("writing");
+        }
+        let program = compile_for(64, &format!("cuda-attention-{name}"), dir.path());
+        let nmse = nmse(&program, TURBO, 2);
+        assert!(nmse > 100.0 * NMSE, "{name}: NMSE {nmse:.2e}");
+    }
+}
