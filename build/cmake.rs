@@ -1,13 +1,14 @@
 //! Configures and builds the edited llama.cpp: static libraries, always Release.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::Result;
 use super::env::{self, Env};
 use super::pin::Pin;
+use super::{Result, gpu};
 
 /// What is built: the tools' logic and, below it, all libraries. The tq_* symbols stay undefined.
 const TARGETS: [&str; 6] = [
@@ -47,6 +48,8 @@ pub fn options(env: &Env) -> Vec<String> {
         options.push("CMAKE_C_FLAGS=-fPIE".into());
         options.push("CMAKE_CXX_FLAGS=-fPIE".into());
     }
+    options.extend(gpu::options(env));
+    options.extend(env.cmake_args.iter().cloned());
     options
 }
 
@@ -54,9 +57,14 @@ pub fn options(env: &Env) -> Vec<String> {
 fn has_openssl(env: &Env) -> bool {
     const PROBE: &str =
         "#include <openssl/ssl.h>\n#if OPENSSL_VERSION_NUMBER < 0x30000000L\n#error\n#endif\n";
+    probe(env, &["-E", "-x", "c++", "-"], PROBE)
+}
+
+/// Whether the C++ compiler takes `text` with these arguments.
+pub fn probe(env: &Env, args: &[impl AsRef<OsStr>], text: &str) -> bool {
     let Some(compiler) = env.find(&env.cxx) else { return false };
     let probe = Command::new(compiler)
-        .args(["-E", "-x", "c++", "-"])
+        .args(args)
         .env("PATH", &env.path)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -64,7 +72,7 @@ fn has_openssl(env: &Env) -> bool {
         .spawn();
     let Ok(mut probe) = probe else { return false };
     // A compiler that ends without reading it has said what it has to say.
-    let _ = probe.stdin.take().map(|mut input| input.write_all(PROBE.as_bytes()));
+    let _ = probe.stdin.take().map(|mut input| input.write_all(text.as_bytes()));
     probe.wait().is_ok_and(|status| status.success())
 }
 
@@ -84,7 +92,8 @@ pub fn build(env: &Env, pin: &Pin, src: &Path, out: &Path) -> Result<()> {
     configure.arg(format!("-DCMAKE_C_COMPILER={}", env.cc.to_string_lossy()));
     configure.arg(format!("-DCMAKE_CXX_COMPILER={}", env.cxx.to_string_lossy()));
     if let Some(ccache) = env.find("ccache") {
-        for language in ["C", "CXX"] {
+        let cuda = env.gpu.backends.contains(&gpu::Backend::Cuda).then_some("CUDA");
+        for language in ["C", "CXX"].into_iter().chain(cuda) {
             configure.arg(format!("-DCMAKE_{language}_COMPILER_LAUNCHER={}", ccache.display()));
         }
     }
@@ -95,7 +104,14 @@ pub fn build(env: &Env, pin: &Pin, src: &Path, out: &Path) -> Result<()> {
         .arg(out)
         .args(["--config", "Release", "--parallel", &env.jobs, "--target"])
         .args(TARGETS);
-    run(make, &out.join("build.log"), "building llama.cpp (minutes, once)")
+    let what = match env.gpu.backends.as_slice() {
+        [] => "building llama.cpp (minutes, once)".to_string(),
+        gpus => {
+            let names: Vec<_> = gpus.iter().map(|b| b.feature()).collect();
+            format!("building llama.cpp with {} (long, once)", names.join(" and "))
+        }
+    };
+    run(make, &out.join("build.log"), &what)
 }
 
 /// A cmake that works, and ninja if there is one.

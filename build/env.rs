@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::Result;
+use super::{Result, gpu};
 
 /// A llama.cpp checkout to build instead of the pin. It is copied, never changed.
 pub const LLAMA_SRC: &str = "TQ_LLAMA_SRC";
@@ -16,8 +16,36 @@ pub const CMAKE: &str = "TQ_CMAKE";
 /// `0`: do not build for the CPU of this machine (GGML_NATIVE).
 pub const NATIVE: &str = "TQ_NATIVE";
 
+/// More options for CMake, `-DNAME=VALUE` with spaces between. They come last, so they win.
+pub const CMAKE_ARGS: &str = "TQ_CMAKE_ARGS";
+/// Feature `cuda`: what to build for, as CMAKE_CUDA_ARCHITECTURES. Default: the GPUs of this machine; without
+/// [`NATIVE`] those that ggml names.
+pub const CUDA_ARCHITECTURES: &str = "TQ_CUDA_ARCHITECTURES";
+/// Feature `cuda`: the toolkit's folder. Default: that of the nvcc on PATH, else /usr/local/cuda.
+pub const CUDA_PATH: &str = "CUDA_PATH";
+/// Feature `cuda`: nvcc, if not that of the toolkit's folder.
+pub const CUDACXX: &str = "CUDACXX";
+/// Feature `cuda`: the C++ compiler that nvcc calls.
+pub const CUDAHOSTCXX: &str = "CUDAHOSTCXX";
+/// Feature `vulkan`: the SDK's folder, if Vulkan is not in the system's.
+pub const VULKAN_SDK: &str = "VULKAN_SDK";
+
 /// A change of any of these runs the build script again.
-pub const ALL: [&str; 7] = [LLAMA_SRC, LLAMA_SDIST, CACHE_DIR, CMAKE, NATIVE, "CC", "CXX"];
+pub const ALL: [&str; 13] = [
+    LLAMA_SRC,
+    LLAMA_SDIST,
+    CACHE_DIR,
+    CMAKE,
+    NATIVE,
+    CMAKE_ARGS,
+    CUDA_ARCHITECTURES,
+    CUDA_PATH,
+    CUDACXX,
+    CUDAHOSTCXX,
+    VULKAN_SDK,
+    "CC",
+    "CXX",
+];
 
 /// The environment, read once.
 #[derive(Debug, Clone)]
@@ -29,12 +57,14 @@ pub struct Env {
     pub cache_dir: PathBuf,
     pub cmake: Option<PathBuf>,
     pub native: bool,
+    pub cmake_args: Vec<String>,
     pub cc: OsString,
     pub cxx: OsString,
     /// PATH, searched for cmake, ninja, compilers, python and ccache.
     pub path: OsString,
     /// How many compilers run at once.
     pub jobs: String,
+    pub gpu: gpu::Settings,
 }
 
 impl Env {
@@ -58,6 +88,12 @@ impl Env {
             cxx: var("CXX").unwrap_or_else(|| "c++".into()),
             path: var("PATH").unwrap_or_default(),
             jobs: std::env::var("NUM_JOBS").unwrap_or_else(|_| "2".into()),
+            cmake_args: match std::env::var(CMAKE_ARGS) {
+                Ok(text) => cmake_args(&text)?,
+                Err(std::env::VarError::NotPresent) => Vec::new(),
+                Err(e) => return Err(format!("{CMAKE_ARGS}: {e}")),
+            },
+            gpu: gpu::Settings::read(var),
             root,
         })
     }
@@ -73,6 +109,15 @@ impl Env {
             .flat_map(|p| [p.with_extension(std::env::consts::EXE_EXTENSION), p])
             .find(|p| p.is_file())
     }
+}
+
+/// Errors: what is not `-DNAME=VALUE`.
+pub fn cmake_args(text: &str) -> Result<Vec<String>> {
+    let check = |arg: &str| match arg.strip_prefix("-D").and_then(|a| a.split_once('=')) {
+        Some((name, _)) if !name.is_empty() => Ok(arg[2..].to_string()),
+        _ => Err(format!("{CMAKE_ARGS}: {arg:?} is not of the form -DNAME=VALUE")),
+    };
+    text.split_whitespace().map(check).collect()
 }
 
 fn user_cache() -> Option<PathBuf> {

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Result;
+use super::gpu::Backend;
 
 /// Every library, users before what they use. The tq_* symbols that ggml-cpu and ggml-base need are
 /// in this crate's rlib; rustc keeps exported symbols of rlibs when it links an executable.
-const LIBRARIES: [&str; 17] = [
+/// GPU back ends are used by ggml, and use ggml-base.
+const LIBRARIES: [&str; 15] = [
     "turboquant-main",
     "llama-bench-impl",
     "llama-completion-impl",
@@ -23,14 +25,25 @@ const LIBRARIES: [&str; 17] = [
     "llama-common-base",
     "llama",
     "ggml",
-    "ggml-cpu",
-    "ggml-base",
 ];
+const BELOW: [&str; 2] = ["ggml-cpu", "ggml-base"];
 
 /// Prints the link instructions for the build folder `out`.
-pub fn emit(out: &Path) -> Result<()> {
+pub fn emit(out: &Path, gpus: &[Backend]) -> Result<()> {
+    for line in lines(out, gpus)? {
+        println!("cargo::{line}");
+    }
+    Ok(())
+}
+
+/// What Cargo is told, in order.
+pub fn lines(out: &Path, gpus: &[Backend]) -> Result<Vec<String>> {
     let found = archives(out).map_err(|e| format!("{}: {e}", out.display()))?;
-    for library in LIBRARIES {
+    let cache = out.join("CMakeCache.txt");
+    let cache = fs::read_to_string(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
+    let mut lines = Lines { cache, lines: Vec::new() };
+    let gpu_libraries = gpus.iter().map(|gpu| gpu.library());
+    for library in LIBRARIES.into_iter().chain(gpu_libraries).chain(BELOW) {
         let names = [format!("lib{library}.a"), format!("{library}.lib")];
         let archive = found
             .iter()
@@ -42,58 +55,144 @@ pub fn emit(out: &Path) -> Result<()> {
                 names[0]
             ));
         };
-        println!("cargo::rustc-link-search=native={}", dir.display());
+        lines.search(dir);
         // Not bundled: a copy in the rlib would cost 50 MB per profile.
-        println!("cargo::rustc-link-lib=static:-bundle={library}");
+        lines.library(&format!("static:-bundle={library}"));
     }
-    for library in system_libraries(out)? {
-        println!("cargo::rustc-link-lib={library}");
+    for gpu in gpus {
+        match gpu {
+            Backend::Cuda => lines.cuda()?,
+            Backend::Metal => {
+                for framework in ["Metal", "MetalKit"] {
+                    lines.library(&format!("framework={framework}"));
+                }
+            }
+            Backend::Vulkan => lines.found("Vulkan_LIBRARY", "dylib")?,
+        }
     }
-    Ok(())
+    lines.system()?;
+    Ok(lines.lines)
 }
 
-/// Libraries of the system, OpenMP's if CMake found it, and OpenSSL's if it was asked for.
-fn system_libraries(out: &Path) -> Result<Vec<String>> {
-    let mut libraries = Vec::new();
-    let cache = out.join("CMakeCache.txt");
-    let cache = fs::read_to_string(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
-    let value = |name: &str| {
-        let line = cache.lines().find(|l| l.starts_with(&format!("{name}:")))?;
-        line.split_once('=').map(|(_, v)| v.to_string())
-    };
-    if value("GGML_OPENMP_ENABLED").is_some_and(|v| v == "ON") {
-        for name in value("OpenMP_C_LIB_NAMES")
-            .unwrap_or_default()
-            .split(';')
-            .filter(|n| !n.is_empty() && *n != "pthread")
+/// Instructions, and the CMake cache that knows where libraries are.
+struct Lines {
+    cache: String,
+    lines: Vec<String>,
+}
+
+impl Lines {
+    /// A variable of CMake's cache, if it has a value and is not what CMake calls not found.
+    fn value(&self, name: &str) -> Option<String> {
+        let line = self.cache.lines().find(|l| l.starts_with(&format!("{name}:")))?;
+        let (_, value) = line.split_once('=')?;
+        (!value.is_empty() && !value.ends_with("-NOTFOUND")).then(|| value.to_string())
+    }
+
+    fn search(&mut self, dir: &Path) {
+        self.lines.push(format!("rustc-link-search=native={}", dir.display()));
+    }
+
+    fn library(&mut self, library: &str) {
+        self.lines.push(format!("rustc-link-lib={library}"));
+    }
+
+    /// Links the library whose path CMake has in this variable.
+    fn found(&mut self, variable: &str, kind: &str) -> Result<()> {
+        let path = self.value(variable).map(PathBuf::from);
+        let parts = path.as_ref().and_then(|p| Some((p.parent()?, name(p)?)));
+        let Some((dir, name)) = parts else {
+            return Err(format!(
+                "CMake did not find the library that is to be in its variable {variable}: install it, or name it: \
+                 {}=-D{variable}=<its path>",
+                super::env::CMAKE_ARGS
+            ));
+        };
+        self.search(dir);
+        self.library(&format!("{kind}={name}"));
+        Ok(())
+    }
+
+    /// The runtime is linked statically; cuBLAS (hundreds of MB) and the driver are shared libraries.
+    fn cuda(&mut self) -> Result<()> {
+        for variable in ["CUDA_cublas_LIBRARY", "CUDA_cublasLt_LIBRARY"] {
+            self.found(variable, "dylib")?;
+        }
+        // Programs find cuBLAS where it was at build time, as CMake's own do, wherever the system does not know it.
+        let dir = self.value("CUDA_cublas_LIBRARY").map(PathBuf::from);
+        if let Some(dir) = dir.as_deref().and_then(Path::parent)
+            && cfg!(all(unix, not(target_os = "macos")))
         {
-            if let Some(dir) = value(&format!("OpenMP_{name}_LIBRARY"))
-                .map(PathBuf::from)
-                .and_then(|p| p.parent().map(Path::to_owned))
-            {
-                println!("cargo::rustc-link-search=native={}", dir.display());
+            self.lines.push(format!("rustc-link-arg=-Wl,-rpath,{}", dir.display()));
+        }
+        if self.value("GGML_CUDA_NCCL").is_some_and(|v| v == "ON")
+            && self.value("NCCL_LIBRARY").is_some()
+            && self.value("NCCL_INCLUDE_DIR").is_some()
+        {
+            self.found("NCCL_LIBRARY", "dylib")?;
+        }
+        // Virtual memory is the driver's. Where there is no driver, the toolkit has a stub to link with.
+        if self.value("GGML_CUDA_NO_VMM").is_none_or(|v| v != "ON") {
+            self.found("CUDA_cuda_driver_LIBRARY", "dylib")?;
+        }
+        if cfg!(windows) {
+            return self.found("CUDA_cudart_static_LIBRARY", "dylib"); // an import library by any name
+        }
+        self.found("CUDA_cudart_static_LIBRARY", "static:-bundle")?;
+        if cfg!(not(target_os = "macos")) {
+            self.library("rt");
+        }
+        Ok(())
+    }
+
+    /// Libraries of the system, OpenMP's if CMake found it, and OpenSSL's if it was asked for.
+    fn system(&mut self) -> Result<()> {
+        if self.value("GGML_OPENMP_ENABLED").is_some_and(|v| v == "ON") {
+            let names = self.value("OpenMP_C_LIB_NAMES").unwrap_or_default();
+            for name in names.split(';').filter(|n| !n.is_empty() && *n != "pthread") {
+                let path = self.value(&format!("OpenMP_{name}_LIBRARY")).map(PathBuf::from);
+                if let Some(dir) = path.as_deref().and_then(Path::parent) {
+                    self.search(dir);
+                }
+                self.library(name);
             }
-            libraries.push(name.to_string());
         }
-    }
-    if value("LLAMA_OPENSSL").is_some_and(|v| v == "ON") {
-        let ssl = value("OPENSSL_SSL_LIBRARY").map(PathBuf::from).unwrap_or_default();
-        if let Some(dir) = ssl.parent() {
-            println!("cargo::rustc-link-search=native={}", dir.display());
+        if self.value("LLAMA_OPENSSL").is_some_and(|v| v == "ON") {
+            let ssl = self.value("OPENSSL_SSL_LIBRARY").map(PathBuf::from).unwrap_or_default();
+            if let Some(dir) = ssl.parent() {
+                self.search(dir);
+            }
+            self.library("ssl");
+            self.library("crypto");
+        } else {
+            self.lines.push(
+                "warning=no headers of OpenSSL 3 (Debian: libssl-dev): the tools are without HTTPS, -hf and https: \
+                 URLs will fail"
+                    .into(),
+            );
         }
-        libraries.extend(["ssl", "crypto"].map(String::from));
-    } else {
-        println!(
-            "cargo::warning=no headers of OpenSSL 3 (Debian: libssl-dev): the tools are without HTTPS, \
-             -hf and https: URLs will fail"
-        );
+        let system: &[&str] = if cfg!(target_os = "macos") {
+            &["c++", "framework=Accelerate", "framework=Foundation"]
+        } else if cfg!(unix) {
+            &["stdc++", "pthread", "dl", "m"]
+        } else {
+            &[]
+        };
+        for library in system {
+            self.library(library);
+        }
+        Ok(())
     }
-    if cfg!(target_os = "macos") {
-        libraries.extend(["c++", "framework=Accelerate", "framework=Foundation"].map(String::from));
-    } else if cfg!(unix) {
-        libraries.extend(["stdc++", "pthread", "dl", "m"].map(String::from));
+}
+
+/// What `-l` calls a library: `libcublas.so` is cublas, `vulkan-1.lib` is vulkan-1.
+fn name(path: &Path) -> Option<String> {
+    let file = path.file_name()?.to_str()?;
+    if let Some(name) = file.strip_suffix(".lib") {
+        return Some(name.into());
     }
-    Ok(libraries)
+    let stem = file.strip_prefix("lib")?;
+    let end = [".so", ".a", ".dylib", ".tbd"].iter().filter_map(|e| stem.find(e)).min()?;
+    Some(stem[..end].into())
 }
 
 fn archives(dir: &Path) -> std::io::Result<Vec<PathBuf>> {

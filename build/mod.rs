@@ -1,7 +1,8 @@
 //! The build script's parts, in the order of use.
 //!
 //! `pin` says which llama.cpp, `fetch` obtains its source, `edit` applies the edits to a copy,
-//! `tree` keeps that copy and its build in a cache folder, `cmake` builds it, `link` tells Cargo.
+//! `gpu` checks what a GPU back end needs, `tree` keeps that copy and its build in a cache folder, `cmake` builds it,
+//! `link` tells Cargo.
 //! `embed` gives the edits to `turboquant patch`.
 
 #[cfg(all(feature = "bindgen", not(test)))]
@@ -13,6 +14,7 @@ pub mod edit_file;
 mod embed;
 pub mod env;
 pub mod fetch;
+pub mod gpu;
 pub mod link;
 pub mod pin;
 pub mod tree;
@@ -36,7 +38,7 @@ pub fn run() -> Result<()> {
     let env = env::Env::from_process()?;
     let pin = pin::Pin::read(&env.root.join("vendor/llama.cpp.toml"))?;
     let tree = tree::Tree::build(&env, &pin)?;
-    link::emit(&tree.out)?;
+    link::emit(&tree.out, &env.gpu.backends)?;
     // For scripts that go on with the same build (script/upstream-build).
     println!("cargo::rustc-env=TQ_LLAMA_TREE={}", tree.dir.display());
     #[cfg(all(feature = "bindgen", not(test)))]

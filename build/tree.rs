@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::edit::{self, EditFile};
 use super::env::{self, Env};
 use super::pin::Pin;
-use super::{Result, cmake, edit_file, fetch};
+use super::{Result, cmake, edit_file, fetch, gpu};
 
 /// `<cache>/build/<key>/{src,out}`.
 pub struct Tree {
@@ -48,38 +48,38 @@ impl Tree {
             return Ok(tree);
         }
         if !tree.src.is_dir() {
-            tree.make_source(env, pin, &edits)?;
+            make_source(env, pin, &edits, &tree.src)?;
         }
         cmake::build(env, pin, &tree.src, &tree.out)?;
         fs::write(&stamp, "").map_err(show)?;
         Ok(tree)
     }
-
-    /// Copies the source and applies the edits. `src` appears whole or not at all.
-    fn make_source(&self, env: &Env, pin: &Pin, edits: &[EditFile]) -> Result<()> {
-        let source = fetch::source(env, pin)?;
-        let tmp = self.dir.join("src.tmp");
-        let _ = fs::remove_dir_all(&tmp);
-        copy_tree(&source, &tmp).map_err(|e| format!("copying {}: {e}", source.display()))?;
-        let ext = env.root.join("ggml-ext");
-        edit::apply_all(&tmp, edits, &|from| fs::read(ext.join(from))).map_err(|e| {
-            let found = match &env.llama_src {
-                Some(dir) => format!("{} ({})", dir.display(), env::LLAMA_SRC),
-                None => format!("the pin, {}", pin.commit),
-            };
-            format!(
-                "llama.cpp cannot be edited: vendor/edits/{e}\n\
-                 The edits are written for commit {}, and were applied to {found}. If upstream moved the code, \
-                 move the anchor; otherwise unset {}.",
-                pin.commit,
-                env::LLAMA_SRC
-            )
-        })?;
-        fs::rename(&tmp, &self.src).map_err(|e| format!("{}: {e}", self.src.display()))
-    }
 }
 
-/// Hash of all that the build depends on: pin, edits, our files, options, compilers, CPU, and the
+/// Copies the source to `src` and applies the edits. `src` appears whole or not at all.
+pub fn make_source(env: &Env, pin: &Pin, edits: &[EditFile], src: &Path) -> Result<()> {
+    let source = fetch::source(env, pin)?;
+    let tmp = src.with_extension("tmp");
+    let _ = fs::remove_dir_all(&tmp);
+    copy_tree(&source, &tmp).map_err(|e| format!("copying {}: {e}", source.display()))?;
+    let ext = env.root.join("ggml-ext");
+    edit::apply_all(&tmp, edits, &|from| fs::read(ext.join(from))).map_err(|e| {
+        let found = match &env.llama_src {
+            Some(dir) => format!("{} ({})", dir.display(), env::LLAMA_SRC),
+            None => format!("the pin, {}", pin.commit),
+        };
+        format!(
+            "llama.cpp cannot be edited: vendor/edits/{e}\n\
+             The edits are written for commit {}, and were applied to {found}. If upstream moved the code, \
+             move the anchor; otherwise unset {}.",
+            pin.commit,
+            env::LLAMA_SRC
+        )
+    })?;
+    fs::rename(&tmp, src).map_err(|e| format!("{}: {e}", src.display()))
+}
+
+/// Hash of all that the build depends on: pin, edits, our files, options, compilers, GPU toolkits, CPU, and the
 /// user's own checkout if there is one.
 fn key(env: &Env) -> Result<String> {
     let mut hash = Sha256::new();
@@ -117,6 +117,9 @@ fn key(env: &Env) -> Result<String> {
         let version =
             output.map(|o| o.stdout).map_err(|e| format!("cannot run {}: {e}", path.display()))?;
         add(&path.to_string_lossy(), &version);
+    }
+    for (what, bytes) in gpu::check(env)? {
+        add(what, &bytes);
     }
     if env.native {
         add("cpu", cpu().as_bytes());

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use build::env::Env;
+use build::gpu::{Backend, Settings};
 use build::pin::{Pin, Sdist};
-use build::{cmake, edit_file, fetch, tree};
+use build::{cmake, edit_file, env, fetch, gpu, link, tree};
 use sha2::{Digest, Sha256};
 
 /// An environment of its own: an empty cache, nothing on PATH.
@@ -33,6 +34,8 @@ impl Bench {
             cxx: "c++".into(),
             path: bin.into(),
             jobs: "1".into(),
+            cmake_args: Vec::new(),
+            gpu: Settings::default(),
         };
         Self { dir, env }
     }
@@ -192,6 +195,255 @@ fn missing_compiler() {
     for part in ["no C++ compiler", "CXX", "--no-default-features"] {
         assert!(error.contains(part), "{part:?} is not in {error:?}");
     }
+}
+
+/// With this feature on, and no toolkit where one is looked for by default.
+fn with_gpu(bench: &Bench, backend: Backend) -> Env {
+    let gpu = Settings {
+        backends: vec![backend],
+        cuda_default: bench.path("usr-local-cuda"),
+        ..Settings::default()
+    };
+    Env { gpu, ..bench.env.clone() }
+}
+
+/// One message, with the feature in it, these parts, and that it works without.
+#[track_caller]
+fn assert_missing(error: &str, backend: Backend, parts: &[&str]) {
+    let feature = backend.feature();
+    let frame = [
+        format!("the feature {feature} cannot be built: "),
+        format!("Without the feature {feature} everything builds and runs on the CPU"),
+    ];
+    for part in parts.iter().copied().chain(frame.iter().map(String::as_str)) {
+        assert_eq!(error.matches(part).count(), 1, "{part:?} is not in, once: {error:?}");
+    }
+}
+
+#[test]
+fn features_are_read_from_cargo() {
+    let read = |vars: &[(&str, &str)]| {
+        Settings::read(|name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into()))
+    };
+    assert_eq!(read(&[("CARGO_FEATURE_LLAMA", "1")]).backends, []);
+    let gpu = read(&[
+        ("CARGO_FEATURE_CUDA", "1"),
+        ("CARGO_FEATURE_VULKAN", "1"),
+        ("TQ_CUDA_ARCHITECTURES", "86;90"),
+    ]);
+    assert_eq!(gpu.backends, [Backend::Cuda, Backend::Vulkan]);
+    assert_eq!(gpu.cuda_architectures.as_deref(), Some("86;90"));
+}
+
+#[test]
+fn missing_nvcc_says_where_it_was_looked_for() {
+    let bench = Bench::new();
+    let env = with_gpu(&bench, Backend::Cuda);
+    let default = bench.path("usr-local-cuda/bin").display().to_string();
+    let error = gpu::check(&env).unwrap_err();
+    let ways = ["CUDA_PATH=<", "CUDACXX=<"];
+    assert_missing(&error, Backend::Cuda, &[&["no nvcc on PATH", &default], &ways[..]].concat());
+
+    for (name, value) in [("CUDACXX", "nowhere/nvcc"), ("CUDA_PATH", "nowhere")] {
+        let value = bench.path(value);
+        let mut env = env.clone();
+        let field = if name == "CUDACXX" { &mut env.gpu.cudacxx } else { &mut env.gpu.cuda_path };
+        *field = Some(value.clone());
+        let error = gpu::check(&env).unwrap_err();
+        let named = format!("{name}={}", value.display());
+        assert_missing(&error, Backend::Cuda, &[&[named.as_str()], &ways[..]].concat());
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn nothing_is_built_or_fetched_where_nvcc_is_missing() {
+    let bench = Bench::new();
+    for name in ["cc", "c++"] {
+        bench.program(name, "", 0);
+    }
+    let error = tree::Tree::build(&with_gpu(&bench, Backend::Cuda), &pin()).err().unwrap();
+    assert_missing(&error, Backend::Cuda, &["no nvcc on PATH"]);
+    assert!(!bench.path("cache").exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn nvcc_that_fails_shows_what_it_said() {
+    let bench = Bench::new();
+    bench.program("nvcc", "cublas_v2.h: No such file", 1);
+    let error = gpu::check(&with_gpu(&bench, Backend::Cuda)).unwrap_err();
+    assert_missing(
+        &error,
+        Backend::Cuda,
+        &["cublas_v2.h: No such file", "CUDAHOSTCXX=<", "TQ_CUDA_ARCHITECTURES=<"],
+    );
+    assert_eq!(fs::read_dir(bench.path("cache")).unwrap().count(), 0, "the probe is removed");
+}
+
+#[test]
+#[cfg(unix)]
+fn no_gpu_to_build_for() {
+    let bench = Bench::new();
+    bench.program(
+        "nvcc",
+        "Cannot find valid GPU for '\''-arch=native'\'', default arch is used",
+        0,
+    );
+    let mut env = with_gpu(&bench, Backend::Cuda);
+    let error = gpu::check(&env).unwrap_err();
+    assert_missing(
+        &error,
+        Backend::Cuda,
+        &["finds none", "TQ_CUDA_ARCHITECTURES=<", "TQ_NATIVE=0"],
+    );
+
+    env.gpu.cuda_architectures = Some("80-virtual;90a".into());
+    gpu::check(&env).unwrap();
+    let options = cmake::options(&env);
+    for option in ["GGML_CUDA=ON", "CMAKE_CUDA_ARCHITECTURES=80-virtual;90a"] {
+        assert!(options.iter().any(|o| o == option), "{option} is not in {options:?}");
+    }
+    let nvcc = format!("CMAKE_CUDA_COMPILER={}", bench.path("bin/nvcc").display());
+    assert!(options.contains(&nvcc), "{nvcc} is not in {options:?}");
+
+    env.gpu.cuda_architectures = Some("sm_90".into());
+    let error = gpu::check(&env).unwrap_err();
+    assert!(
+        error.contains("TQ_CUDA_ARCHITECTURES=\"sm_90\"") && error.contains("80-virtual"),
+        "{error}"
+    );
+}
+
+#[test]
+#[cfg(unix)]
+fn missing_parts_of_vulkan_are_named_together() {
+    let bench = Bench::new();
+    bench.program("c++", "no such file", 1);
+    let mut env = with_gpu(&bench, Backend::Vulkan);
+    let parts =
+        ["vulkan/vulkan.hpp", "spirv/unified1/spirv.hpp", "-lvulkan", "shader compiler glslc"];
+    let error = gpu::check(&env).unwrap_err();
+    assert_missing(
+        &error,
+        Backend::Vulkan,
+        &[&parts[..], &["VULKAN_SDK, which is not set"]].concat(),
+    );
+
+    bench.program("c++", "", 0);
+    let error = gpu::check(&env).unwrap_err();
+    assert_missing(&error, Backend::Vulkan, &["missing: the shader compiler glslc."]);
+    fs::create_dir_all(bench.path("sdk/bin")).unwrap();
+    env.gpu.vulkan_sdk = Some(bench.path("sdk"));
+    let error = gpu::check(&env).unwrap_err();
+    let sdk = format!("in VULKAN_SDK={}", bench.path("sdk").display());
+    assert_missing(&error, Backend::Vulkan, &[&sdk]);
+
+    bench.program("glslc", "", 0);
+    gpu::check(&env).unwrap();
+    assert!(cmake::options(&env).iter().any(|o| o == "GGML_VULKAN=ON"));
+}
+
+#[test]
+fn metal_is_for_macos() {
+    let bench = Bench::new();
+    let result = gpu::check(&with_gpu(&bench, Backend::Metal));
+    if cfg!(target_os = "macos") {
+        result.unwrap();
+    } else {
+        let this = format!("this is {}", std::env::consts::OS);
+        assert_missing(&result.unwrap_err(), Backend::Metal, &["a part of macOS", &this]);
+    }
+}
+
+#[test]
+fn options_of_the_user_come_last() {
+    assert_eq!(env::cmake_args(" -DA=1  -DB:STRING=x=y ").unwrap(), ["A=1", "B:STRING=x=y"]);
+    for bad in ["A=1", "-DA", "-D=1", "-G Ninja"] {
+        let error = env::cmake_args(bad).unwrap_err();
+        assert!(error.contains("TQ_CMAKE_ARGS") && error.contains("-DNAME=VALUE"), "{error}");
+    }
+    let bench = Bench::new();
+    let env = Env { cmake_args: vec!["GGML_NATIVE=OFF".into()], ..bench.env.clone() };
+    assert_eq!(cmake::options(&env).last().unwrap(), "GGML_NATIVE=OFF");
+}
+
+/// A folder with empty archives and this CMake cache.
+fn built(bench: &Bench, gpu: &str, cache: &str) -> PathBuf {
+    let out = bench.path("out");
+    fs::create_dir_all(&out).unwrap();
+    let names = "turboquant-main llama-bench-impl llama-completion-impl llama-perplexity-impl llama-cli-impl \
+                 llama-server-impl server-context mtmd vendor-hash llama-ui llama-common cpp-httplib \
+                 llama-common-base llama ggml ggml-cpu ggml-base";
+    for name in names.split_whitespace().chain([gpu]) {
+        fs::write(out.join(format!("lib{name}.a")), "").unwrap();
+    }
+    fs::write(out.join("CMakeCache.txt"), cache).unwrap();
+    out
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn cuda_links_what_cmake_found() {
+    let bench = Bench::new();
+    let cache = "CUDA_cublas_LIBRARY:FILEPATH=/t/lib64/libcublas.so\n\
+                 CUDA_cublasLt_LIBRARY:FILEPATH=/t/lib64/libcublasLt.so.13\n\
+                 CUDA_cudart_static_LIBRARY:FILEPATH=/t/lib64/libcudart_static.a\n\
+                 CUDA_cuda_driver_LIBRARY:FILEPATH=/t/lib64/stubs/libcuda.so\n\
+                 NCCL_LIBRARY:FILEPATH=NCCL_LIBRARY-NOTFOUND\nGGML_CUDA_NCCL:BOOL=ON\n";
+    let out = built(&bench, "ggml-cuda", cache);
+    let lines = link::lines(&out, &[Backend::Cuda]).unwrap();
+    let libraries: Vec<_> =
+        lines.iter().filter_map(|l| l.strip_prefix("rustc-link-lib=")).collect();
+    let order = [
+        "static:-bundle=ggml",
+        "static:-bundle=ggml-cuda",
+        "static:-bundle=ggml-cpu",
+        "static:-bundle=ggml-base",
+        "dylib=cublas",
+        "dylib=cublasLt",
+        "dylib=cuda",
+        "static:-bundle=cudart_static",
+        "rt",
+        "stdc++",
+        "pthread",
+        "dl",
+        "m",
+    ];
+    assert_eq!(&libraries[libraries.len() - order.len()..], order);
+    for line in ["rustc-link-search=native=/t/lib64/stubs", "rustc-link-arg=-Wl,-rpath,/t/lib64"] {
+        assert!(lines.iter().any(|l| l == line), "{line} is not in {lines:?}");
+    }
+
+    let cpu = link::lines(&out, &[]).unwrap();
+    assert!(!cpu.iter().any(|l| l.contains("cu")), "{cpu:?}");
+
+    let without = cache.replace("/t/lib64/stubs/libcuda.so", "CUDA_cuda_driver_LIBRARY-NOTFOUND");
+    built(&bench, "ggml-cuda", &without);
+    let error = link::lines(&out, &[Backend::Cuda]).unwrap_err();
+    assert!(
+        error.contains("CUDA_cuda_driver_LIBRARY") && error.contains("TQ_CMAKE_ARGS"),
+        "{error}"
+    );
+    built(&bench, "ggml-cuda", &(without + "GGML_CUDA_NO_VMM:BOOL=ON\n"));
+    let lines = link::lines(&out, &[Backend::Cuda]).unwrap();
+    assert!(!lines.iter().any(|l| l.ends_with("=cuda")), "{lines:?}");
+}
+
+#[test]
+fn vulkan_links_what_cmake_found() {
+    let bench = Bench::new();
+    let out = built(&bench, "ggml-vulkan", "Vulkan_LIBRARY:FILEPATH=/v/libvulkan.so\n");
+    let lines = link::lines(&out, &[Backend::Vulkan]).unwrap();
+    for line in [
+        "rustc-link-lib=static:-bundle=ggml-vulkan",
+        "rustc-link-search=native=/v",
+        "rustc-link-lib=dylib=vulkan",
+    ] {
+        assert!(lines.iter().any(|l| l == line), "{line} is not in {lines:?}");
+    }
+    let error = link::lines(&out, &[Backend::Cuda]).unwrap_err();
+    assert!(error.contains("without libggml-cuda.a"), "{error}");
 }
 
 #[test]
