@@ -2,22 +2,15 @@
 
 #[path = "attention/case.rs"]
 mod case;
+#[path = "support/coverage.rs"]
+mod coverage;
 
 use case::{Case, Data, Ids, Mask, N_ANCHORS};
+use coverage::{CPU_ATTENTION_HEAD_DIMS as HEAD_DIMS, CPU_ATTENTION_TYPES as TYPES};
 use half::f16;
 use llama_turboquant::attention::{self, Kernels, KvType};
-use llama_turboquant::codec::TurboType::{Turbo2, Turbo3, Turbo4};
+use llama_turboquant::codec::TurboType::{Turbo3, Turbo4};
 use proptest::prelude::*;
-
-const TYPES: [KvType; 7] = [
-    KvType::Turbo(Turbo2),
-    KvType::Turbo(Turbo3),
-    KvType::Turbo(Turbo4),
-    KvType::Q8_0,
-    KvType::F16,
-    KvType::Bf16,
-    KvType::F32,
-];
 
 /// Largest difference to the oracle, of values up to 2: weights are rounded to 2^-16 of the tile's
 /// largest (at most 64 * 2^-16 * 2 in all, were every error the same way) and queries to 2^-16.
@@ -47,7 +40,7 @@ fn pairs() -> impl Iterator<Item = (KvType, KvType)> {
 
 fn cases() -> impl Strategy<Value = (Case, usize)> {
     let types = prop::sample::select(all_pairs().collect::<Vec<_>>());
-    let dims = prop::sample::select(vec![64usize, 128, 192, 256, 320]);
+    let dims = prop::sample::select(HEAD_DIMS.to_vec());
     let masks = prop::sample::select(vec![
         Mask::None,
         Mask::Causal,
@@ -130,7 +123,7 @@ macro_rules! suite {
             #[test]
             fn every_head_dim() {
                 let Some(kernels) = kernels() else { return };
-                for head_dim in [64, 128, 192, 256, 512] {
+                for head_dim in HEAD_DIMS {
                     let turbo = KvType::Turbo(Turbo4);
                     check(
                         Case { tokens: 5, ..Case::new(turbo, turbo, head_dim, 4, 1) },

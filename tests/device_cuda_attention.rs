@@ -6,6 +6,8 @@
 #[allow(dead_code, reason = "tests/attention.rs uses the rest")]
 #[path = "attention/case.rs"]
 mod case;
+#[path = "support/coverage.rs"]
+mod coverage;
 #[path = "device/host.rs"]
 mod host;
 
@@ -14,17 +16,10 @@ use std::sync::Mutex;
 use std::{ptr, slice};
 
 use case::{Case, Data, Ids, Mask};
+use coverage::{CUDA_ATTENTION_HEAD_DIMS as HEAD_DIMS, CUDA_ATTENTION_TYPES as TYPES};
 use host::{compile, floats, run};
 use llama_turboquant::attention::{KvType, Tensor};
-use llama_turboquant::codec::TurboType::{Turbo2, Turbo3, Turbo4};
-
-const TYPES: [KvType; 5] = [
-    KvType::Turbo(Turbo2),
-    KvType::Turbo(Turbo3),
-    KvType::Turbo(Turbo4),
-    KvType::Q8_0,
-    KvType::F16,
-];
+use llama_turboquant::codec::TurboType::{Turbo2, Turbo4};
 
 /// Largest [`nmse`]: queries, weights and scaled q8_0 are rounded to 11 bits.
 const NMSE: f64 = 1e-6;
@@ -116,18 +111,8 @@ fn every_pair(head_dim: usize) {
 }
 
 #[test]
-fn every_pair_at_head_dim_64() {
-    every_pair(64);
-}
-
-#[test]
-fn every_pair_at_head_dim_128() {
-    every_pair(128);
-}
-
-#[test]
-fn every_pair_at_head_dim_256() {
-    every_pair(256);
+fn every_pair_at_every_head_dim() {
+    HEAD_DIMS.into_iter().for_each(every_pair);
 }
 
 const TURBO: Case = Case { n_kv: 300, ..new_case() };

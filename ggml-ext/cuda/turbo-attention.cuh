@@ -34,7 +34,7 @@ struct attention_args {
     int   n_head_log2;   // the largest power of two up to n_head
 
     int     n_splits;
-    float * out;   // [n_splits, n_batch, n_head_kv, n_rows, D], sums of weights times values
+    float *  out;   // [n_splits, n_batch, n_head_kv, n_rows, D], sums of weights times values
     float2 * stats; // [n_splits, n_batch, n_head_kv, n_rows]: the largest logit, the sum of weights; in units of log 2
 
     // rows of a KV head: token after token
@@ -93,10 +93,6 @@ template <int D, typename KT> TQ_FN void load_queries(const attention_args & arg
         }
     }
 }
-
-template <typename KV, int D> struct shared_tile {
-    typename tile_of<KV, D>::type tile;
-};
 
 // Blocks: splits, rows of KV heads by ROWS, batches. Threads: 32, n_warps_of<D>.
 template <int D, typename TK, typename TV> __global__ void
@@ -410,31 +406,6 @@ combine_kernel(const attention_args args, const float * sinks, const view dst) {
             x += m == -INFINITY ? 0.0f : args.out[(s*n_all + first)*D + i]*exp2f(m - largest);
         }
         out[i] = sum > 0.0f ? x/sum : 0.0f;
-    }
-}
-
-// q.m of every row and anchor. Blocks: anchors, KV heads, batches; threads: a warp.
-static __global__ void
-terms_kernel(const attention_args args, const view table, float * terms) {
-    const int id       = (int) blockIdx.x;
-    const int head_kv  = (int) blockIdx.y;
-    const int batch    = (int) blockIdx.z;
-    const int batch_kv = (int) (batch/(args.q.ne[3]/args.k.ne[3]));
-    const int n_rows   = args.n_rows();
-
-    const uint16_t * m = (const uint16_t *) (table.data + id*table.nb[1] + head_kv*table.nb[2] + batch_kv*table.nb[3]);
-    for (int row = 0; row < n_rows; ++row) {
-        const int     token = row/args.group();
-        const int     head  = head_kv*args.group() + row%args.group();
-        const float * q     = (const float *) (args.q.data + token*args.q.nb[1] + head*args.q.nb[2] + batch*args.q.nb[3]);
-        float sum = 0.0f;
-        for (int i = (int) threadIdx.x; i < (int) args.q.ne[0]; i += WARP) {
-            sum += q[i]*float_of_half(m[i]);
-        }
-        sum = sum_of_warp(sum);
-        if (threadIdx.x == 0) {
-            terms[(((int64_t) batch*args.k.ne[2] + head_kv)*args.n_anchors + id)*n_rows + row] = sum;
-        }
     }
 }
 

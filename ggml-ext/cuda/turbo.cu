@@ -4,6 +4,7 @@
 
 #include "fattn.cuh"
 #include "turbo-attention-start.cuh"
+#include "turbo-terms.cuh"
 #include "turbo.h"
 
 #include <mutex>

@@ -1,4 +1,4 @@
-// The kernels of turbo-attention.cuh on the host, for tests/device_cuda_attention.rs.
+// The kernels of turbo-attention.cuh and turbo-terms.cuh on the host, for tests/device_cuda_attention.rs.
 //
 //     attention K V N_SPLITS < in > out
 //
@@ -8,7 +8,7 @@
 
 #include "shim.h"
 
-#include "turbo-attention.cuh"
+#include "turbo-terms.cuh"
 
 #include <string>
 
