@@ -57,17 +57,20 @@ fn rows_are_copied_to_the_same_bits() {
     encodes::<4>("copy", <[_]>::to_vec);
 }
 
+/// `change`: of a value, with its block's number and its place there.
 fn decodes<const K: usize>(
     what: &str,
     order: impl Fn(&[Block<K>]) -> Vec<Block<K>>,
-    round: fn(f32) -> f32,
+    change: impl Fn(f32, usize, usize) -> f32,
 ) {
     let blocks = any_blocks::<K>();
     let arguments = [what, &K.to_string(), &blocks.len().to_string()];
     let floats = floats(&run(rows_program(), &arguments, bytes_of_blocks(&blocks)));
     assert_eq!(floats.len(), QK * blocks.len());
     for (i, (block, values)) in order(&blocks).iter().zip(floats.as_chunks::<QK>().0).enumerate() {
-        let expected = trellis::decode(block).map(|level| round(block.scale() * f32::from(level)));
+        let levels = trellis::decode(block);
+        let value = |e: usize| change(block.scale() * f32::from(levels[e]), i, e);
+        let expected: [f32; QK] = std::array::from_fn(value);
         let same = values.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same, "{what}, turbo{K}, block {i}: {values:?}, not {expected:?}");
     }
@@ -75,18 +78,35 @@ fn decodes<const K: usize>(
 
 #[test]
 fn rows_are_got_and_cast_to_the_same_floats() {
-    decodes::<2>("get", backwards, |x| x);
-    decodes::<3>("get", backwards, |x| x);
-    decodes::<4>("get", backwards, |x| x);
-    decodes::<2>("cast", <[_]>::to_vec, |x| x);
-    decodes::<3>("cast", <[_]>::to_vec, |x| x);
-    decodes::<4>("cast", <[_]>::to_vec, |x| x);
+    decodes::<2>("get", backwards, |x, _, _| x);
+    decodes::<3>("get", backwards, |x, _, _| x);
+    decodes::<4>("get", backwards, |x, _, _| x);
+    decodes::<2>("cast", <[_]>::to_vec, |x, _, _| x);
+    decodes::<3>("cast", <[_]>::to_vec, |x, _, _| x);
+    decodes::<4>("cast", <[_]>::to_vec, |x, _, _| x);
 }
 
 #[test]
 fn caches_are_expanded_to_the_nearest_halves() {
-    let round = |x| f16::from_f32(x).to_f32();
+    let round = |x, _, _| f16::from_f32(x).to_f32();
     decodes::<2>("expand", <[_]>::to_vec, round);
     decodes::<3>("expand", <[_]>::to_vec, round);
     decodes::<4>("expand", <[_]>::to_vec, round);
+}
+
+/// As tests/device/cuda/rows.cpp makes them.
+fn with_anchor(x: f32, block: usize, e: usize) -> f32 {
+    let (row, i) = (block / 2, block % 2 * QK + e);
+    let m = match row % 4 {
+        3 => 0.0,
+        id => ((i * (id + 1) % 37) as f32 - 18.0) / 8.0,
+    };
+    f16::from_f32(x + m).to_f32()
+}
+
+#[test]
+fn keys_are_expanded_with_their_anchors() {
+    decodes::<2>("anchored", <[_]>::to_vec, with_anchor);
+    decodes::<3>("anchored", <[_]>::to_vec, with_anchor);
+    decodes::<4>("anchored", <[_]>::to_vec, with_anchor);
 }

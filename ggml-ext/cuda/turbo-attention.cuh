@@ -116,7 +116,7 @@ attention_kernel(const attention_args args) {
         float   sums[ROWS][D];
         __device__ shared_t() {}
     };
-    __shared__ char     shared_bytes[sizeof(shared_t)];
+    alignas(16) __shared__ char shared_bytes[sizeof(shared_t)];
     __shared__ uint32_t queries[ROWS][D/2 + 4];
     __shared__ float    factors[ROWS];
     __shared__ float    largests[N_WARPS][ROWS];

@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "turbo-rows.cuh"
+#include "turbo-warp.cuh"
 
 namespace turbo {
 
@@ -74,12 +74,28 @@ expand_kernel(const view kv, const anchor_view anchors, half * dst, const int64_
     const int64_t cell  = thread/per_row/kv.ne[2]%kv.ne[1];
     const int64_t batch = thread/per_row/kv.ne[2]/kv.ne[1];
 
-    const char     * row = kv.data + cell*kv.nb[1] + head*kv.nb[2] + batch*kv.nb[3];
-    const uint16_t * m   = anchor_of(anchors, cell, head, batch);
-    half           * y   = dst + ((batch*kv.ne[2] + head)*kv.ne[1] + cell)*kv.ne[0] + 32*c;
-    T::read(row, c, [&](int i, float x) {
-        y[i] = __float2half_rn(m ? x + float_of_half(m[32*c + i]) : x);
-    });
+    float x[32];
+    T::read(kv.data + cell*kv.nb[1] + head*kv.nb[2] + batch*kv.nb[3], c, [&](int i, float value) { x[i] = value; });
+
+    // 64 bytes at a multiple of as many, of tables and results
+    const uint16_t * m = anchor_of(anchors, cell, head, batch);
+    if (m) {
+#pragma unroll
+        for (int i = 0; i < 32; i += 8) {
+            const uint4    eight    = *(const uint4 *) (m + 32*c + i);
+            const uint32_t words[4] = { eight.x, eight.y, eight.z, eight.w };
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+                x[i + j] += float_of_half((uint16_t) (words[j/2] >> 16*(j%2)));
+            }
+        }
+    }
+    uint4 * y = (uint4 *) (dst + ((batch*kv.ne[2] + head)*kv.ne[1] + cell)*kv.ne[0] + 32*c);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const float * z = x + 8*i;
+        y[i] = make_uint4(pair_of(z[0], z[1]), pair_of(z[2], z[3]), pair_of(z[4], z[5]), pair_of(z[6], z[7]));
+    }
 }
 
 } // namespace turbo

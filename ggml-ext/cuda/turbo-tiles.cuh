@@ -7,7 +7,6 @@
 #pragma once
 
 #include "turbo-expand.cuh"
-#include "turbo-warp.cuh"
 
 namespace turbo {
 

@@ -101,7 +101,7 @@ fn normalize(x: &[f32; QK]) -> Normalized {
     Normalized { y, peak: f32::from_bits(peak) * factor, exponent, nonfinite }
 }
 
-/// What [`extent`] takes of a block's RMS.
+/// What a block's extent, which its scale is proportional to, takes of its RMS.
 pub const EXTENT_RMS: f32 = 0.35;
 /// And of its peak.
 pub const EXTENT_PEAK: f32 = 0.26;

@@ -1,9 +1,10 @@
 // The kernels of turbo-rows.cuh and turbo-expand.cuh on the host, for tests/device_cuda.rs.
 //
-//     rows set|copy|get|cast|expand 2|3|4 N < in > out
+//     rows set|copy|get|cast|expand|anchored 2|3|4 N < in > out
 //
-// in and out are N blocks of 64 values: floats to blocks with set and copy, blocks to floats with get, cast and expand.
-// Blocks lie backwards in rows of two with set and get; expand's values are rounded to f16.
+// in and out are N blocks of 64 values: floats to blocks with set and copy, blocks to floats with the others. Blocks lie
+// backwards in rows of two with set and get. With expand and anchored, values are rounded to f16, with anchored each
+// row is one of three keys whose anchors are rows 0, 1, 2 of `anchor`, and a fourth that has none.
 
 #include "shim.h"
 
@@ -19,6 +20,10 @@ static view rows_of(void * data, int64_t ne0, int64_t ne1, int64_t nb1) {
 
 static dim3 grid_of(int64_t n_threads) {
     return dim3((unsigned) ((n_threads + 127)/128));
+}
+
+static float anchor(int id, int i) {
+    return (float) (i*(id + 1)%37 - 18)/8.0f;
 }
 
 template <int K> static int run(const std::string & what, int64_t n) {
@@ -52,9 +57,20 @@ template <int K> static int run(const std::string & what, int64_t n) {
         shim::launch(grid_of(n_decode), 128, [&] { get_rows_kernel<K>(turbos, id_view, floats, n); });
     } else if (what == "cast") {
         shim::launch(grid_of(n_decode), 128, [&] { decode_kernel<K, float>(turbos, floats, n); });
-    } else if (what == "expand") {
+    } else if (what == "expand" || what == "anchored") {
+        alignas(16) static half table[3*2*QK];
+        for (int i = 0; i < 3*2*QK; ++i) {
+            table[i] = half(anchor(i/(2*QK), i%(2*QK)));
+        }
+        for (int64_t i = 0; i < n_rows; ++i) {
+            ids[i] = (int32_t) (i%4) < 3 ? (int32_t) (i%4) : -1;
+        }
+        anchor_view anchors = {};
+        if (what == "anchored") {
+            anchors = { rows_of(table, 2*QK, 3, 2*QK*2), { (char *) ids.data(), { n_rows, 1, 1, 1 }, { 4, 0, 0, 0 } } };
+        }
         std::vector<half> y(x.size());
-        shim::launch(grid_of(n_decode), 128, [&] { expand_kernel<kv_turbo<K>>(turbos, {}, y.data(), n_decode); });
+        shim::launch(grid_of(n_decode), 128, [&] { expand_kernel<kv_turbo<K>>(turbos, anchors, y.data(), n_decode); });
         for (size_t i = 0; i < x.size(); ++i) {
             x[i] = y[i];
         }

@@ -230,6 +230,12 @@ struct float2 {
     float x, y;
 };
 
+struct uint4 {
+    uint32_t x, y, z, w;
+};
+
+static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return { x, y, z, w }; }
+
 static inline float2 make_float2(float x, float y) { return { x, y }; }
 
 namespace shim {
