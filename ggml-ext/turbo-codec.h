@@ -9,7 +9,7 @@
 #   include <metal_stdlib>
 #   define TQ_FN     static inline
 #   define TQ_THREAD thread
-#   define TQ_DATA   constant
+#   define TQ_DATA   static constexpr constant
 #   define TQ_UNROLL _Pragma("unroll")
 #elif defined(__CUDACC__) || defined(__HIPCC__)
 #   include <stdint.h>
@@ -38,9 +38,16 @@ constexpr int QK = 64;
 #if defined(__METAL_VERSION__)
 TQ_FN uint32_t bits_of (float x)    { return as_type<uint32_t>(x); }
 TQ_FN float    float_of(uint32_t x) { return as_type<float>(x); }
-#   pragma METAL fp contract(off)
-TQ_FN float mul (float a, float b) { return a*b; }
-TQ_FN float add (float a, float b) { return a + b; }
+TQ_FN float mul (float a, float b) {
+#pragma METAL fp math_mode(safe)
+#pragma METAL fp contract(off)
+    return a*b;
+}
+TQ_FN float add (float a, float b) {
+#pragma METAL fp math_mode(safe)
+#pragma METAL fp contract(off)
+    return a + b;
+}
 TQ_FN float div (float a, float b) { return metal::precise::divide(a, b); }
 TQ_FN float root(float x)          { return metal::precise::sqrt(x); }
 #elif defined(__CUDACC__) || defined(__HIPCC__)
@@ -227,10 +234,10 @@ struct running_sums {
 
 TQ_FN float fold(running_sums s) {
     TQ_UNROLL
-    for (int half = 4; half > 0; half /= 2) {
+    for (int n = 4; n > 0; n /= 2) {
         TQ_UNROLL
-        for (int i = 0; i < half; ++i) {
-            s.at[i] = add(s.at[i], s.at[i + half]);
+        for (int i = 0; i < n; ++i) {
+            s.at[i] = add(s.at[i], s.at[i + n]);
         }
     }
     return s.at[0];
@@ -488,8 +495,8 @@ template <int K> TQ_FN block<K> make_block(TQ_THREAD const values & v, candidate
     block<K> res = {};
 
     // in two exact steps: 2^exponent alone may be out of range
-    const int   half  = v.exponent/2;
-    const float scale = mul(mul(best.scale, power(half)), power(v.exponent - half));
+    const int   first = v.exponent/2;
+    const float scale = mul(mul(best.scale, power(first)), power(v.exponent - first));
     res.scale = half_of(scale < 65504.0f ? scale : 65504.0f);
     if (res.scale == 0) {
         return res;

@@ -3,6 +3,8 @@
 //! Needs a C++ compiler (`CXX`, else `c++`).
 #![cfg(unix)]
 
+#[path = "device/rows.rs"]
+mod rows;
 #[path = "device/tables.rs"]
 mod tables;
 
@@ -13,8 +15,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use llama_turboquant::codec::encode::encode;
-use llama_turboquant::codec::rng::SplitMix64;
 use llama_turboquant::codec::{Block, QK, trellis};
+use rows::{any_blocks, rows};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -60,25 +62,6 @@ fn run(program: &Path, what: &str, k: usize, input: Vec<u8>) -> Vec<u8> {
     output.stdout
 }
 
-/// Blocks with any bits, among them such as no encoder writes.
-fn any_blocks<const K: usize>() -> Vec<Block<K>> {
-    let mut rng = SplitMix64::new(11);
-    let mut blocks = vec![Block::ZERO; 2000];
-    for block in &mut blocks {
-        // Neither infinite nor NaN.
-        let scale = rng.next_u64() as u16;
-        let scale = if scale & 0x7c00 == 0x7c00 { scale & !0x4000 } else { scale };
-        *block = Block {
-            scale: scale.to_le_bytes(),
-            planes: std::array::from_fn(|_| rng.next_u64().to_le_bytes()),
-        };
-    }
-    for (i, byte) in [0x00, 0xff, 0x55, 0xaa, 0x0f, 0x01, 0x80].into_iter().enumerate() {
-        blocks[i] = Block { scale: [0x00, 0x3c], planes: [[byte; 8]; K] };
-    }
-    blocks
-}
-
 fn decodes<const K: usize>(program: &Path) -> Result<(), String> {
     let blocks = any_blocks::<K>();
     let mut bytes = vec![0; blocks.len() * Block::<K>::BYTES];
@@ -107,29 +90,6 @@ fn any_bits_decode_to_the_same_values() {
     decodes::<2>(program()).unwrap();
     decodes::<3>(program()).unwrap();
     decodes::<4>(program()).unwrap();
-}
-
-/// Gaussians of every magnitude, some with outliers, zeros, ties, and what is not finite.
-fn rows() -> Vec<[f32; QK]> {
-    let mut rng = SplitMix64::new(5);
-    let mut rows: Vec<[f32; QK]> = (0..600)
-        .map(|i| {
-            let magnitude = (2.0f32).powi([0, 0, 0, 5, -5, 30, -26, -60, 120, -140][i % 10]);
-            let mut row = std::array::from_fn(|_| rng.gaussian() as f32 * magnitude);
-            if i % 7 == 0 {
-                row[i % QK] *= 30.0;
-            }
-            row
-        })
-        .collect();
-    rows.push([0.0; QK]);
-    rows.push([1.0; QK]);
-    rows.push(std::array::from_fn(|e| e as f32 - 31.5));
-    rows.push(std::array::from_fn(|e| if e == 40 { -3.0 } else { 0.0 }));
-    rows.push(std::array::from_fn(|e| [f32::NAN, 1.0, f32::INFINITY, -2.0, f32::MAX][e % 5]));
-    rows.push(std::array::from_fn(|e| [f32::MIN_POSITIVE, 1e-40, -0.0, 1e-45][e % 4]));
-    rows.extend((0..200).map(|_| std::array::from_fn(|_| f32::from_bits(rng.next_u64() as u32))));
-    rows
 }
 
 fn encodes<const K: usize>() {

@@ -1,0 +1,46 @@
+//! Rows and blocks on which the devices' codec is compared with the Rust core.
+
+use llama_turboquant::codec::rng::SplitMix64;
+use llama_turboquant::codec::{Block, QK};
+
+/// Blocks with any bits, among them such as no encoder writes.
+pub fn any_blocks<const K: usize>() -> Vec<Block<K>> {
+    let mut rng = SplitMix64::new(11);
+    let mut blocks = vec![Block::ZERO; 2000];
+    for block in &mut blocks {
+        // Neither infinite nor NaN.
+        let scale = rng.next_u64() as u16;
+        let scale = if scale & 0x7c00 == 0x7c00 { scale & !0x4000 } else { scale };
+        *block = Block {
+            scale: scale.to_le_bytes(),
+            planes: std::array::from_fn(|_| rng.next_u64().to_le_bytes()),
+        };
+    }
+    for (i, byte) in [0x00, 0xff, 0x55, 0xaa, 0x0f, 0x01, 0x80].into_iter().enumerate() {
+        blocks[i] = Block { scale: [0x00, 0x3c], planes: [[byte; 8]; K] };
+    }
+    blocks
+}
+
+/// Gaussians of every magnitude, some with outliers, zeros, ties, and what is not finite.
+pub fn rows() -> Vec<[f32; QK]> {
+    let mut rng = SplitMix64::new(5);
+    let mut rows: Vec<[f32; QK]> = (0..600)
+        .map(|i| {
+            let magnitude = (2.0f32).powi([0, 0, 0, 5, -5, 30, -26, -60, 120, -140][i % 10]);
+            let mut row = std::array::from_fn(|_| rng.gaussian() as f32 * magnitude);
+            if i % 7 == 0 {
+                row[i % QK] *= 30.0;
+            }
+            row
+        })
+        .collect();
+    rows.push([0.0; QK]);
+    rows.push([1.0; QK]);
+    rows.push(std::array::from_fn(|e| e as f32 - 31.5));
+    rows.push(std::array::from_fn(|e| if e == 40 { -3.0 } else { 0.0 }));
+    rows.push(std::array::from_fn(|e| [f32::NAN, 1.0, f32::INFINITY, -2.0, f32::MAX][e % 5]));
+    rows.push(std::array::from_fn(|e| [f32::MIN_POSITIVE, 1e-40, -0.0, 1e-45][e % 4]));
+    rows.extend((0..200).map(|_| std::array::from_fn(|_| f32::from_bits(rng.next_u64() as u32))));
+    rows
+}
