@@ -6,6 +6,8 @@
 
 #[path = "device/metal_attention.rs"]
 mod attention;
+#[path = "device/metal_cmake.rs"]
+mod cmake;
 #[path = "device/metal.rs"]
 mod metal;
 #[path = "device/metal_program.rs"]
@@ -314,4 +316,150 @@ fn every_pair_attends_with_heads_of_128() {
 #[test]
 fn every_pair_attends_with_heads_of_256() {
     every_pair(256);
+}
+
+/// What the pairs leave out: several sequences, cells for several simdgroups and for more than one
+/// round of them, numbers of queries at which another kernel is chosen, each option by itself.
+#[test]
+fn other_shapes_attend() {
+    let base = Case::new(Type::Turbo4, Type::Turbo2, 64);
+    let sequences = Case { batches: 2, ..Case::full(Type::Turbo3, Type::Turbo4, 128, true) };
+    let cases = [
+        sequences,
+        Case { queries: 40, ..sequences },
+        Case { cells: 8200, heads: [1, 1], anchors: true, ..base },
+        Case { cells: 2100, heads: [2, 2], mask: true, queries: 2, ..base },
+        Case { queries: 19, mask: true, ..base },
+        Case { queries: 20, mask: true, ..base },
+        Case { mask: true, anchors: true, ..base },
+        Case { softcap: 5.0, anchors: true, ..base },
+        Case { mask: true, max_bias: 4.0, anchors: true, heads: [6, 2], ..base },
+        Case { sinks: true, cells: 1, ..base },
+    ];
+    let kernels = attend(program(), &cases).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let vec = |i: usize| kernels[i].iter().any(|k| k.contains("_vec_turbo"));
+    assert!(vec(0) && !vec(1) && vec(4) && !vec(5), "{kernels:?}");
+}
+
+/// Heads without a kernel of theirs go through f16, with one query, too.
+#[test]
+fn other_heads_attend_through_f16() {
+    let case = Case { dims: [192, 128], ..Case::full(Type::Turbo4, Type::Turbo3, 192, true) };
+    let cases = [case, Case { queries: 1, anchors: false, ..case }];
+    let kernels = attend(program(), &cases).unwrap_or_else(|wrong| panic!("{wrong}"));
+    for kernels in kernels {
+        assert!(
+            kernels.iter().any(|k| k == "kernel_flash_attn_ext_f16_dk192_dv128"),
+            "{kernels:?}"
+        );
+    }
+}
+
+/// What has no kernel is refused, so that the CPU takes it.
+#[test]
+fn what_has_no_kernel_is_refused() {
+    let refused = |put: &dyn Fn(&mut Session)| {
+        let mut session = Session::default();
+        put(&mut session);
+        assert_eq!(session.run(program()).map(|_| ()), Err("unsupported".into()));
+    };
+    for case in [
+        // Heads that upstream has no kernel for.
+        Case::new(Type::Turbo4, Type::Turbo4, 320),
+        Case { dims: [128, 64], ..Case::new(Type::Turbo4, Type::F16, 64) },
+        Case { anchors: true, ..Case::new(Type::F16, Type::F16, 80) },
+        // Keys of f32 are not made f16.
+        Case { anchors: true, ..Case::new(Type::F32, Type::F32, 64) },
+        Case::new(Type::F32, Type::Turbo4, 64),
+    ] {
+        refused(&|session| {
+            attention::put(session, case, 1);
+        });
+    }
+    // Between two of the types; f16 rows.
+    let zeros = [0; 4 * QK];
+    refused(&|session| {
+        let a = session.tensor(Type::Turbo4, [QK, 1, 1, 1], &zeros[..Block::<4>::BYTES]);
+        let b = session.tensor(Type::Turbo2, [QK, 1, 1, 1], &zeros[..Block::<2>::BYTES]);
+        session.op(format!("cpy {a} {b}"));
+    });
+    refused(&|session| {
+        let dst = session.tensor(Type::Turbo4, [QK, 1, 1, 1], &zeros[..Block::<4>::BYTES]);
+        let src = session.tensor(Type::F16, [QK, 1, 1, 1], &zeros[..2 * QK]);
+        let ids = session.tensor(Type::I64, [1, 1, 1, 1], &zeros[..8]);
+        session.op(format!("set_rows {dst} {src} {ids}"));
+    });
+}
+
+/// A program with one thing in a source changed.
+fn mutant(name: &str, library: Library, from: &str, to: &str) -> Program {
+    let aux = Library { file: "fa_aux.metal", kernels: &["_vec_reduce$"], optimized: false };
+    Program::build(name, &[library, aux], |file, text| {
+        if file != library.file {
+            return text;
+        }
+        assert_eq!(text.matches(from).count(), 1, "{from} in {file}");
+        text.replace(from, to)
+    })
+}
+
+#[test]
+fn another_constant_is_noticed() {
+    let rows = Library {
+        file: "turbo.metal",
+        kernels: &["kernel_set_rows_f32_i64_turbo4"],
+        optimized: false,
+    };
+    // Part of the scale that blocks are searched at; a level.
+    for (i, (from, to)) in [("0.35f", "0.351f"), ("-54, -47,", "-54, -46,")].iter().enumerate() {
+        let program = mutant(&format!("metal-rows-{i}"), rows, from, to);
+        let error = sets_rows::<4>(&program, true).unwrap_err();
+        assert!(error.starts_with("turbo4, row "), "{error}");
+    }
+
+    let attention = Library {
+        file: "fa_vec_turbo.metal",
+        kernels: &["_turbo4_turbo4_dk64_dv64"],
+        optimized: false,
+    };
+    let case = Case { anchors: true, ..Case::new(Type::Turbo4, Type::Turbo4, 64) };
+    // A rotation of the path; the anchors' part of a logit; what cells of the next 32 begin with.
+    for (i, (from, to)) in [
+        ("u >> 14 ^", "u >> 13 ^"),
+        ("id == i ? sum", "id == i ? 0.99f*sum"),
+        ("ic0*C + NE*tx + ty", "ic0*C + NE*ty + tx"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let program = mutant(&format!("metal-attention-{i}"), attention, from, to);
+        let error = attend(&program, &[case]).unwrap_err();
+        assert!(error.starts_with("NMSE "), "{error}");
+    }
+}
+
+/// A thread that waits for others in vain ends the program.
+#[test]
+fn a_barrier_that_not_all_reach_is_noticed() {
+    let rows = Library {
+        file: "turbo.metal",
+        kernels: &["kernel_set_rows_f32_i64_turbo4"],
+        optimized: false,
+    };
+    let at = "    scores[sg] = score;";
+    let program =
+        mutant("metal-barrier", rows, at, "    if (sg == 3) return;\n    scores[sg] = score;");
+    let error = sets_rows::<4>(&program, true).unwrap_err();
+    assert!(error.contains("threads wait for others that never come"), "{error}");
+}
+
+/// What CMake makes of the back end's folder, as far as it can be told here.
+#[test]
+fn libraries_are_whole() {
+    let one = |file, kernels| Library { file, kernels, optimized: false };
+    cmake::check_libraries(&[
+        one("turbo.metal", &["kernel_set_rows_f32_i64_turbo4", "kernel_cpy_turbo2_f16"]),
+        one("fa_vec_turbo.metal", &["vec_turbo4_q8_0_dk64_dv64"]),
+        one("fa_vec_q8_0.metal", &["vec_q8_0_dk64_dv64"]),
+    ]);
 }

@@ -90,12 +90,6 @@ static inline bool ggml_metal_turbo_op_supported(const struct ggml_tensor * op) 
     const struct ggml_tensor * src = op->src[0];
 
     switch (op->op) {
-        case GGML_OP_NONE:
-        case GGML_OP_RESHAPE:
-        case GGML_OP_VIEW:
-        case GGML_OP_TRANSPOSE:
-        case GGML_OP_PERMUTE:
-            return true;
         case GGML_OP_GET_ROWS:
             return op->type == GGML_TYPE_F32;
         case GGML_OP_SET_ROWS:
@@ -120,6 +114,16 @@ static inline bool ggml_metal_turbo_op_supported(const struct ggml_tensor * op) 
 static inline int ggml_metal_turbo_supports_op(const struct ggml_tensor * op, bool has_simdgroup_mm) {
     const bool is_fa = op->op == GGML_OP_FLASH_ATTN_EXT;
 
+    switch (op->op) {
+        case GGML_OP_NONE:
+        case GGML_OP_RESHAPE:
+        case GGML_OP_VIEW:
+        case GGML_OP_TRANSPOSE:
+        case GGML_OP_PERMUTE:
+            return -1;
+        default:
+            break;
+    }
     if (ggml_metal_turbo_has(op) || (is_fa && ggml_metal_turbo_fa_pair(op))) {
         return has_simdgroup_mm && ggml_metal_turbo_op_supported(op);
     }

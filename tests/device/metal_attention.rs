@@ -1,7 +1,6 @@
 //! Cases of attention over a cache of two types, and what it is in f64.
 
 use half::f16;
-use llama_turboquant::codec::encode::encode;
 use llama_turboquant::codec::rng::SplitMix64;
 use llama_turboquant::codec::{Block, QK, trellis};
 
@@ -76,29 +75,36 @@ pub struct Inputs {
     ids: Vec<i32>,
 }
 
-/// Rows of a type, and the values that they stand for.
-fn store(kind: Type, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
-    fn turbo<const K: usize>(values: &[f32]) -> (Vec<u8>, Vec<f32>) {
-        let mut bytes = vec![0; values.len() / QK * Block::<K>::BYTES];
-        let mut stored = Vec::with_capacity(values.len());
-        let (rows, rest) = values.as_chunks::<QK>();
-        assert!(rest.is_empty(), "whole blocks");
-        for (row, bytes) in rows.iter().zip(bytes.chunks_exact_mut(Block::<K>::BYTES)) {
-            let block = encode::<K>(row).block;
+/// `n` values of a type that are near to Gaussians: their bytes, and the values that they stand for.
+fn store(kind: Type, rng: &mut SplitMix64, n: usize) -> (Vec<u8>, Vec<f32>) {
+    // Levels are up to 127, and what the bits of a block are does not matter.
+    fn turbo<const K: usize>(rng: &mut SplitMix64, n: usize) -> (Vec<u8>, Vec<f32>) {
+        assert_eq!(n % QK, 0, "whole blocks");
+        let mut bytes = vec![0; n / QK * Block::<K>::BYTES];
+        let mut stored = Vec::with_capacity(n);
+        for bytes in bytes.chunks_exact_mut(Block::<K>::BYTES) {
+            let scale = f16::from_f64((0.5 + rng.uniform()) / 60.0);
+            let planes = std::array::from_fn(|_| rng.next_u64().to_le_bytes());
+            let block = Block::<K> { scale: scale.to_le_bytes(), planes };
             block.write_to(bytes);
             stored.extend(trellis::decode(&block).map(|l| block.scale() * f32::from(l)));
         }
         (bytes, stored)
     }
+    let values = match kind {
+        Type::Turbo2 | Type::Turbo3 | Type::Turbo4 => Vec::new(),
+        _ => rng.gaussians(n),
+    };
     match kind {
-        Type::Turbo2 => turbo::<2>(values),
-        Type::Turbo3 => turbo::<3>(values),
-        Type::Turbo4 => turbo::<4>(values),
+        Type::Turbo2 => turbo::<2>(rng, n),
+        Type::Turbo3 => turbo::<3>(rng, n),
+        Type::Turbo4 => turbo::<4>(rng, n),
         Type::F16 => {
             let halves: Vec<f16> = values.iter().map(|&x| f16::from_f32(x)).collect();
             let bytes = halves.iter().flat_map(|h| h.to_le_bytes()).collect();
             (bytes, halves.iter().map(|h| h.to_f32()).collect())
         }
+        Type::F32 => (values.iter().flat_map(|x| x.to_le_bytes()).collect(), values),
         Type::Q8_0 => {
             let (mut bytes, mut stored) = (Vec::new(), Vec::new());
             for block in values.chunks_exact(32) {
@@ -119,6 +125,7 @@ fn store(kind: Type, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
 
 fn row_bytes(kind: Type, n: usize) -> usize {
     match kind {
+        Type::F32 => 4 * n,
         Type::F16 => 2 * n,
         Type::Q8_0 => n / 32 * 34,
         Type::Turbo2 => n / QK * Block::<2>::BYTES,
@@ -140,8 +147,8 @@ pub fn put(session: &mut Session, case: Case, seed: u64) -> Inputs {
     let scale = 1.0 / (dk as f32).sqrt();
 
     let q = rng.gaussians(nb * nh * nq * dk);
-    let (k_bytes, k) = store(case.k, &rng.gaussians(nb * n * nkv * dk));
-    let (v_bytes, v) = store(case.v, &rng.gaussians(nb * n * nkv * dv));
+    let (k_bytes, k) = store(case.k, &mut rng, nb * n * nkv * dk);
+    let (v_bytes, v) = store(case.v, &mut rng, nb * n * nkv * dv);
     // Not all of the first keys; the last row of queries sees one cell alone.
     let mask: Vec<f16> = (0..nb * nq * n)
         .map(|i| {

@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::metal;
 
@@ -36,12 +37,12 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn tree() -> PathBuf {
+pub fn tree() -> PathBuf {
     PathBuf::from(env!("TQ_LLAMA_TREE"))
 }
 
 /// The Clang for Metal's sources: words of a command.
-fn clang() -> Vec<String> {
+pub fn clang() -> Vec<String> {
     let output = Command::new(root().join("script/metal-tools"))
         .arg("--find")
         .stderr(Stdio::inherit())
@@ -50,6 +51,17 @@ fn clang() -> Vec<String> {
     assert!(output.status.success(), "no Clang for Metal's sources: run script/metal-tools");
     let words = String::from_utf8(output.stdout).expect("a command");
     words.lines().map(str::to_owned).collect()
+}
+
+/// The compiler, for a translated source.
+pub fn clang_command(clang: &[String]) -> Command {
+    let mut command = Command::new(&clang[0]);
+    command
+        .args(&clang[1..])
+        .args(["-x", "c++", "-std=c++17", "-ffp-contract=off", "-fno-sanitize=all"])
+        .args(["-D__METAL_VERSION__=320", "-w", "-I"])
+        .arg(root().join("tests/device/metal"));
+    command
 }
 
 /// Runs the command unless its output is there, under a name that says what it is made from.
@@ -65,7 +77,10 @@ fn object(
     std::fs::create_dir_all(&dir).expect("a folder");
     let path = dir.join(format!("{name}-{:016x}{extension}", hash.finish()));
     if !path.is_file() {
-        let tmp = dir.join(format!("{name}-{}.tmp{extension}", std::process::id()));
+        // Tests run at the same time.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let tmp = dir.join(format!("{name}-{}-{count}.tmp{extension}", std::process::id()));
         let mut command = command(&tmp);
         let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         assert!(
@@ -73,7 +88,8 @@ fn object(
             "{command:?}\n{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        std::fs::rename(tmp, &path).expect("a file");
+        std::fs::rename(&tmp, &path).expect("a file");
+        let _ = std::fs::remove_file(tmp.with_extension("cpp"));
     }
     path
 }
@@ -105,16 +121,8 @@ impl Program {
             object(stem, ".o", &[&text, &shim_text, level, &clang.join(" ")], |out| {
                 let source = out.with_extension("cpp");
                 std::fs::write(&source, &text).expect("a file");
-                let mut command = Command::new(&clang[0]);
-                command
-                    .args(&clang[1..])
-                    .args(["-x", "c++", "-std=c++17", level, "-ffp-contract=off"])
-                    .args(["-fno-sanitize=all", "-D__METAL_VERSION__=320", "-w", "-I"])
-                    .arg(&shim)
-                    .arg("-c")
-                    .arg(source)
-                    .arg("-o")
-                    .arg(out);
+                let mut command = clang_command(&clang);
+                command.args([level, "-c"]).arg(source).arg("-o").arg(out);
                 command
             })
         };
