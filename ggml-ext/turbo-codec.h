@@ -29,7 +29,7 @@
 
 namespace turbo {
 
-constexpr int QK = 64;
+enum : int { QK = 64 }; // not a variable, which Metal has in constant memory alone
 
 //
 // arithmetic that is the same everywhere: rounded to nearest, products not fused with sums
@@ -198,10 +198,19 @@ template <int K> TQ_FN float  scale_of (int i);
 #define TQ_TYPE(K)                                                                              \
     TQ_DATA level_list<2 << K>     levels_##K   = { { TQ_LEVELS_##K } };                        \
     TQ_DATA scale_list<TQ_SCALES>  scales_##K   = { { TQ_SCALES_##K } };                        \
-    TQ_DATA branch_table           branches_##K = make_branches<2 << K>({ { TQ_LEVELS_##K } }, TQ_COST_UNIT_##K); \
     template <> TQ_SPECIAL int    level_of <K>(int number) { return levels_##K.at[number]; }    \
-    template <> TQ_SPECIAL branch branch_of<K>(int place)  { return branches_##K.at[place]; }   \
-    template <> TQ_SPECIAL float  scale_of <K>(int i)      { return scales_##K.at[i]; }
+    template <> TQ_SPECIAL float  scale_of <K>(int i)      { return scales_##K.at[i]; }         \
+    TQ_BRANCHES(K)
+
+// Metal's encoder looks at a value's branches once for each scale, and finds them without a table.
+#if defined(__METAL_VERSION__)
+#   define TQ_BRANCHES(K) \
+    template <> TQ_SPECIAL branch branch_of<K>(int place) { return make_branch(level_list<2 << K>{ { TQ_LEVELS_##K } }, TQ_COST_UNIT_##K, place - TQ_GRID_LEN/2); }
+#else
+#   define TQ_BRANCHES(K)                                                                       \
+    TQ_DATA branch_table           branches_##K = make_branches<2 << K>({ { TQ_LEVELS_##K } }, TQ_COST_UNIT_##K); \
+    template <> TQ_SPECIAL branch branch_of<K>(int place)  { return branches_##K.at[place]; }
+#endif
 
 #if defined(__CUDACC__) || defined(__HIPCC__)
 #   define TQ_SPECIAL __device__ __forceinline__
@@ -214,6 +223,7 @@ TQ_TYPE(3)
 TQ_TYPE(4)
 
 #undef TQ_TYPE
+#undef TQ_BRANCHES
 #undef TQ_SPECIAL
 
 //

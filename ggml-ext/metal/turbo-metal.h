@@ -28,7 +28,7 @@ static inline turbo_bits<K> turbo_load(device const uint8_t * planes, short e) {
     turbo_bits<K> res;
     res.z0 = u >> 14 ^ u >> 12;
     res.z1 = u >> 16 ^ u >> 15 ^ u >> 10;
-    for (short k = 1; k < K; ++k) {
+    FOR_UNROLL (short k = 1; k < K; ++k) {
         res.index[k - 1] = (uint) p[4*k + w] >> s;
     }
     return res;
@@ -37,7 +37,7 @@ static inline turbo_bits<K> turbo_load(device const uint8_t * planes, short e) {
 template <short K>
 static inline float turbo_level(turbo_bits<K> bits, short i) {
     uint number = (bits.z0 >> i & 1) | (bits.z1 >> i & 1) << 1;
-    for (short k = 1; k < K; ++k) {
+    FOR_UNROLL (short k = 1; k < K; ++k) {
         number |= (bits.index[k - 1] >> i & 1) << (k + 1);
     }
     return (float) turbo::level_of<K>((int) number);
@@ -49,7 +49,7 @@ static inline void turbo_dequantize(device const uint8_t * planes, float d, shor
     const turbo_bits<K> bits = turbo_load<K>(planes, 16*il);
 
     float4x4 reg_f;
-    for (short i = 0; i < 16; ++i) {
+    FOR_UNROLL (short i = 0; i < 16; ++i) {
         reg_f[i/4][i%4] = d*turbo_level<K>(bits, i);
     }
 
@@ -62,7 +62,7 @@ static inline void turbo_dequantize_t4(device const uint8_t * planes, float d, s
     const turbo_bits<K> bits = turbo_load<K>(planes, 4*il);
 
     float4 reg_f;
-    for (short i = 0; i < 4; ++i) {
+    FOR_UNROLL (short i = 0; i < 4; ++i) {
         reg_f[i] = d*turbo_level<K>(bits, i);
     }
 
@@ -93,7 +93,7 @@ TURBO_DEQUANTIZE(4)
 // of a block's values in the order of turbo::running_sums
 static inline float turbo_sum(float x0, float x1, ushort l) {
     float sum = 0.0f;
-    for (ushort j = 0; j < 8; ++j) {
+    FOR_UNROLL (ushort j = 0; j < 8; ++j) {
         sum = turbo::add(sum, simd_shuffle(j < 4 ? x0 : x1, (8*j + l%8)%32));
     }
     sum = turbo::add(sum, simd_shuffle_xor(sum, 4));
@@ -113,7 +113,7 @@ static inline turbo_values turbo_normalize(float x0, float x1, ushort l) {
     turbo_values v = { { x0, x1 }, 0.0f, 0 };
 
     uint peak = 0;
-    for (short h = 0; h < 2; ++h) {
+    FOR_UNROLL (short h = 0; h < 2; ++h) {
         const uint magnitude = turbo::bits_of(v.y[h]) & 0x7fffffff;
         if (magnitude < 0x7f800000) {
             peak = max(peak, magnitude);
@@ -143,8 +143,9 @@ static inline turbo_values turbo_normalize(float x0, float x1, ushort l) {
 // What the best paths into a thread's states cost, and, a bit for each value, whether they come from the lower of two
 // predecessors.
 struct turbo_trellis {
-    uint cost;
-    uint lower[2][2]; // of state 2 l or 2 l + 1; of the block's first or second half
+    uint  cost;
+    ulong lower0; // of state 2 l
+    ulong lower1; // of state 2 l + 1
 };
 
 // a step over value e
@@ -165,10 +166,9 @@ static inline void turbo_advance(thread turbo_trellis & t, uint branch_costs, sh
     const uint high  = turbo::add_costs(b*0x00010001, crossed);
     const uint lower = turbo::not_below(high, low);
 
-    const uint bit = 1u << e%32;
-    const short h  = e/32;
-    t.lower[0][h] = (t.lower[0][h] & ~bit) | (lower >> 15 & 1 ? bit : 0);
-    t.lower[1][h] = (t.lower[1][h] & ~bit) | (lower >> 31     ? bit : 0);
+    const ulong others = ~((ulong) 1 << e);
+    t.lower0 = (t.lower0 & others) | (ulong) (lower >> 15 & 1) << e;
+    t.lower1 = (t.lower1 & others) | (ulong) (lower >> 31)     << e;
     t.cost = turbo::min_costs(low, high);
 }
 
@@ -178,15 +178,14 @@ static inline void turbo_renormalize(thread turbo_trellis & t) {
 
 // the state before value e of the best path into a state after it
 static inline ushort turbo_predecessor(thread const turbo_trellis & t, ushort state, short e) {
-    const uint mine  = t.lower[0][e/32] >> e%32 & 1;
-    const uint mine1 = t.lower[1][e/32] >> e%32 & 1;
-    const uint lower = simd_shuffle(mine | mine1 << 1, state/2) >> (state & 1) & 1;
+    const uint mine  = (uint) (t.lower0 >> e & 1) | (uint) (t.lower1 >> e & 1) << 1;
+    const uint lower = simd_shuffle(mine, state/2) >> (state & 1) & 1;
     return state/2 | (lower ^ 1) << 5;
 }
 
 // the path bits of value 0 to 31 and 32 to 63, as turbo::search
 static inline uint2 turbo_search(uint costs0, uint costs1, ushort l) {
-    turbo_trellis t = { 0, { { 0, 0 }, { 0, 0 } } };
+    turbo_trellis t = { 0, 0, 0 };
 
     for (short i = 0; i < 2*TQ_CONTEXT; ++i) {
         const short e = (turbo::QK - TQ_CONTEXT + i)%turbo::QK;
@@ -208,13 +207,13 @@ static inline uint2 turbo_search(uint costs0, uint costs1, ushort l) {
             turbo_renormalize(t);
         }
     }
-    uint2  res   = { 0, 0 };
+    ulong  path  = 0;
     ushort state = wrap;
     for (short e = turbo::QK - 1; e >= 0; --e) {
-        res[e/32] |= (uint) (state & 1) << e%32;
+        path |= (ulong) (state & 1) << e;
         state = turbo_predecessor(t, state, e);
     }
-    return res;
+    return uint2((uint) path, (uint) (path >> 32));
 }
 
 // Encodes the block whose value l this thread has in x0, and value l + 32 in x1. Four simdgroups of a threadgroup work on
@@ -251,7 +250,7 @@ static inline void turbo_encode(float x0, float x1, device half & d, device uint
     scores[sg] = score;
     threadgroup_barrier(mem_flags::mem_threadgroup);
     ushort best = 0;
-    for (ushort i = 1; i < TQ_SCALES; ++i) {
+    FOR_UNROLL (ushort i = 1; i < TQ_SCALES; ++i) {
         best = scores[i] > scores[best] ? i : best;
     }
     if (sg != best) {
@@ -267,7 +266,7 @@ static inline void turbo_encode(float x0, float x1, device half & d, device uint
 
     // thread i writes bits 16 i to 16 i + 15
     uint mine = l%4 < 2 ? u[0] >> 16*(l%2) : u[1] >> 16*(l%2);
-    for (short k = 1; k < K; ++k) {
+    FOR_UNROLL (short k = 1; k < K; ++k) {
         const uint low  = simd_sum((number[0] >> (k + 1) & 1) << l);
         const uint high = simd_sum((number[1] >> (k + 1) & 1) << l);
         mine = l/4 == k ? (l%4 < 2 ? low : high) >> 16*(l%2) : mine;
