@@ -250,12 +250,15 @@ fn attend(program: &Program, cases: &[Case]) -> Result<Vec<Vec<String>>, String>
     let results = session.run(program)?;
     assert_eq!(results.len(), cases.len());
     let mut wrong = String::new();
+    let mut largest = 0.0f64;
     for ((case, inputs), done) in cases.iter().zip(&inputs).zip(&results) {
         let error = inputs.error(done);
+        largest = largest.max(error);
         if error.is_nan() || error > LIMIT {
             wrong += &format!("NMSE {error:.1e}: {case:?}\n  by {:?}\n", done.kernels);
         }
     }
+    println!("largest NMSE of {}: {largest:.1e}", cases.len());
     match wrong.is_empty() {
         true => Ok(results.into_iter().map(|d| d.kernels).collect()),
         false => Err(wrong),

@@ -166,7 +166,11 @@ impl Program {
         from.push(base.to_str().expect("a path"));
         let path = object(name, "", &from, |out| {
             let mut command = Command::new(&cxx);
-            command.args(&objects).arg(&base).args(["-lpthread", "-fopenmp", "-lm", "-o"]).arg(out);
+            command.args(&objects).arg(&base).args(["-lpthread", "-lm"]);
+            if cfg!(target_os = "linux") {
+                command.arg("-fopenmp"); // as llama.cpp is built
+            }
+            command.arg("-o").arg(out);
             command
         });
         Self { path }

@@ -20,7 +20,7 @@ function_constant::function_constant(int index, void * value, int size)
 }
 
 // switches stacks: saves the registers that a call keeps on this one, and takes those of the other
-extern "C" void fibers_switch(void ** from, void * to);
+extern "C" void fibers_switch(void ** from, void * to) __asm__("fibers_switch");
 
 #if defined(__x86_64__)
 __asm__(
