@@ -9,7 +9,7 @@
 #   include <metal_stdlib>
 #   define TQ_FN     static inline
 #   define TQ_THREAD thread
-#   define TQ_DATA   constant
+#   define TQ_DATA   static constexpr constant
 #   define TQ_UNROLL _Pragma("unroll")
 #elif defined(__CUDACC__) || defined(__HIPCC__) || defined(__MUSACC__)
 #   include <stdint.h>
@@ -35,7 +35,7 @@
 
 namespace turbo {
 
-constexpr int QK = 64;
+enum : int { QK = 64 }; // not a variable, which Metal has in constant memory alone
 
 //
 // arithmetic that is the same everywhere: rounded to nearest, products not fused with sums
@@ -44,9 +44,16 @@ constexpr int QK = 64;
 #if defined(__METAL_VERSION__)
 TQ_FN uint32_t bits_of (float x)    { return as_type<uint32_t>(x); }
 TQ_FN float    float_of(uint32_t x) { return as_type<float>(x); }
-#   pragma METAL fp contract(off)
-TQ_FN float mul (float a, float b) { return a*b; }
-TQ_FN float add (float a, float b) { return a + b; }
+TQ_FN float mul (float a, float b) {
+#pragma METAL fp math_mode(safe)
+#pragma METAL fp contract(off)
+    return a*b;
+}
+TQ_FN float add (float a, float b) {
+#pragma METAL fp math_mode(safe)
+#pragma METAL fp contract(off)
+    return a + b;
+}
 TQ_FN float div (float a, float b) { return metal::precise::divide(a, b); }
 TQ_FN float root(float x)          { return metal::precise::sqrt(x); }
 #elif defined(TQ_CUDA)
@@ -199,10 +206,19 @@ template <int K> TQ_FN float  scale_of (int i);
 #define TQ_TYPE(K)                                                                              \
     TQ_DATA level_list<2 << K>     levels_##K   = { { TQ_LEVELS_##K } };                        \
     TQ_DATA scale_list<TQ_SCALES>  scales_##K   = { { TQ_SCALES_##K } };                        \
-    TQ_DATA branch_table           branches_##K = make_branches<2 << K>({ { TQ_LEVELS_##K } }, TQ_COST_UNIT_##K); \
     template <> TQ_SPECIAL int    level_of <K>(int number) { return levels_##K.at[number]; }    \
-    template <> TQ_SPECIAL branch branch_of<K>(int place)  { return branches_##K.at[place]; }   \
-    template <> TQ_SPECIAL float  scale_of <K>(int i)      { return scales_##K.at[i]; }
+    template <> TQ_SPECIAL float  scale_of <K>(int i)      { return scales_##K.at[i]; }         \
+    TQ_BRANCHES(K)
+
+// Metal's encoder looks at a value's branches once for each scale, and finds them without a table.
+#if defined(__METAL_VERSION__)
+#   define TQ_BRANCHES(K) \
+    template <> TQ_SPECIAL branch branch_of<K>(int place) { return make_branch(level_list<2 << K>{ { TQ_LEVELS_##K } }, TQ_COST_UNIT_##K, place - TQ_GRID_LEN/2); }
+#else
+#   define TQ_BRANCHES(K)                                                                       \
+    TQ_DATA branch_table           branches_##K = make_branches<2 << K>({ { TQ_LEVELS_##K } }, TQ_COST_UNIT_##K); \
+    template <> TQ_SPECIAL branch branch_of<K>(int place)  { return branches_##K.at[place]; }
+#endif
 
 #if defined(TQ_CUDA)
 #   define TQ_SPECIAL __device__ __forceinline__
@@ -215,6 +231,7 @@ TQ_TYPE(3)
 TQ_TYPE(4)
 
 #undef TQ_TYPE
+#undef TQ_BRANCHES
 #undef TQ_SPECIAL
 
 //
@@ -235,10 +252,10 @@ struct running_sums {
 
 TQ_FN float fold(running_sums s) {
     TQ_UNROLL
-    for (int half = 4; half > 0; half /= 2) {
+    for (int n = 4; n > 0; n /= 2) {
         TQ_UNROLL
-        for (int i = 0; i < half; ++i) {
-            s.at[i] = add(s.at[i], s.at[i + half]);
+        for (int i = 0; i < n; ++i) {
+            s.at[i] = add(s.at[i], s.at[i + n]);
         }
     }
     return s.at[0];
@@ -496,8 +513,8 @@ template <int K> TQ_FN block<K> make_block(TQ_THREAD const values & v, candidate
     block<K> res = {};
 
     // in two exact steps: 2^exponent alone may be out of range
-    const int   half  = v.exponent/2;
-    const float scale = mul(mul(best.scale, power(half)), power(v.exponent - half));
+    const int   first = v.exponent/2;
+    const float scale = mul(mul(best.scale, power(first)), power(v.exponent - first));
     res.scale = half_of(scale < 65504.0f ? scale : 65504.0f);
     if (res.scale == 0) {
         return res;

@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::{ptr, slice};
 
 use case::{Case, Data, Ids, Mask};
-use coverage::{CUDA_ATTENTION_HEAD_DIMS as HEAD_DIMS, CUDA_ATTENTION_TYPES as TYPES};
+use coverage::{DEVICE_ATTENTION_HEAD_DIMS as HEAD_DIMS, DEVICE_ATTENTION_TYPES as TYPES};
 use host::{compile, floats, run};
 use llama_turboquant::attention::{KvType, Tensor};
 use llama_turboquant::codec::TurboType::{Turbo2, Turbo4};

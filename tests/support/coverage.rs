@@ -18,8 +18,8 @@ pub const CPU_ATTENTION_TYPES: [KvType; 7] = [
 /// Its head_dims.
 pub const CPU_ATTENTION_HEAD_DIMS: [usize; 6] = [64, 128, 192, 256, 320, 512];
 
-/// K and V of CUDA's attention of a few queries, in every pair (tests/device_cuda_attention.rs).
-pub const CUDA_ATTENTION_TYPES: [KvType; 5] = [
+/// K and V of the devices' attention of a few queries, in every pair (tests/device_cuda_attention.rs, device_metal.rs).
+pub const DEVICE_ATTENTION_TYPES: [KvType; 5] = [
     KvType::Turbo(Turbo2),
     KvType::Turbo(Turbo3),
     KvType::Turbo(Turbo4),
@@ -28,4 +28,4 @@ pub const CUDA_ATTENTION_TYPES: [KvType; 5] = [
 ];
 
 /// Its head_dims.
-pub const CUDA_ATTENTION_HEAD_DIMS: [usize; 3] = [64, 128, 256];
+pub const DEVICE_ATTENTION_HEAD_DIMS: [usize; 3] = [64, 128, 256];

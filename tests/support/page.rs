@@ -4,7 +4,8 @@ use llama_turboquant::attention::KvType;
 use llama_turboquant::codec::TurboType;
 
 use super::coverage::{
-    CPU_ATTENTION_HEAD_DIMS, CPU_ATTENTION_TYPES, CUDA_ATTENTION_HEAD_DIMS, CUDA_ATTENTION_TYPES,
+    CPU_ATTENTION_HEAD_DIMS, CPU_ATTENTION_TYPES, DEVICE_ATTENTION_HEAD_DIMS,
+    DEVICE_ATTENTION_TYPES,
 };
 
 /// Where it is.
@@ -61,16 +62,31 @@ fn rows() -> Vec<Row> {
         row(
             "CUDA",
             "flash attention of up to 32 queries to a KV head, with anchors",
-            pairs(&CUDA_ATTENTION_TYPES) + " with a turbo type in it",
-            list(CUDA_ATTENTION_HEAD_DIMS),
+            pairs(&DEVICE_ATTENTION_TYPES) + " with a turbo type in it",
+            list(DEVICE_ATTENTION_HEAD_DIMS),
             "emulated, compiled",
         ),
         row(
             "CUDA",
             "flash attention by conversion to f16, with anchors",
-            pairs(&CUDA_ATTENTION_TYPES),
+            pairs(&DEVICE_ATTENTION_TYPES),
             "those of ggml's f16 attention".to_owned(),
             "conversion: emulated, compiled",
+        ),
+        row("Metal", "set_rows, get_rows, copies", turbo(), any(), "emulated"),
+        row(
+            "Metal",
+            "flash attention of up to 19 queries, with anchors",
+            pairs(&DEVICE_ATTENTION_TYPES),
+            list(DEVICE_ATTENTION_HEAD_DIMS),
+            "emulated",
+        ),
+        row(
+            "Metal",
+            "flash attention by conversion to f16, with anchors",
+            pairs(&DEVICE_ATTENTION_TYPES),
+            "those of ggml's f16 attention".to_owned(),
+            "emulated",
         ),
     ]
 }
@@ -93,13 +109,13 @@ pub fn page() -> String {
 Types and sizes are those that the tests run over (tests/support/coverage.rs).
 
 - *run*: on such a device, against the Rust core or an oracle in f64.
-- *emulated*: the code that devices run, compiled for another machine: for AVX-512 and NEON the instructions, under an
-  emulator; for CUDA the sources, thread by thread, with what threads exchange (docs/cuda.md). Not how fast it is, and not
-  what only the device's compiler and memory do.
+- *emulated*: the code that devices run, on another machine: for AVX-512 and NEON the instructions, under an emulator; for
+  CUDA and Metal the sources, compiled for the host, thread by thread, with what threads exchange (docs/cuda.md,
+  docs/metal.md). Not how fast it is, and not what only the device's compiler and memory do.
 - *compiled*: by the device's compiler, without warnings and without spilled registers.
 
 No back end but the CPU's has run on its device yet: no such device was at hand. An operator that a back end lacks runs on
-the CPU, with copies in between: true, and slow. Where K has anchors and a device's flash attention does not know of them,
+the CPU, with copies in between: true, and slow; so does everything on Vulkan. Where K has anchors and a device's flash attention does not know of them,
 anchors are off, and the log says so.
 ";
     text

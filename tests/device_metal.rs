@@ -1,0 +1,480 @@
+//! The Metal back end's operators over the turbo types, on the host: upstream's host code launches our kernels, which
+//! are compiled as C++ and run with a fiber for each thread (tests/device/metal/).
+//!
+//! Needs a C++ compiler (`CXX`, else `c++`), and a Clang for the kernels: script/metal-tools gets one.
+#![cfg(all(unix, feature = "llama"))]
+
+#[path = "device/metal_attention.rs"]
+mod attention;
+#[path = "device/metal_cmake.rs"]
+mod cmake;
+#[path = "support/coverage.rs"]
+mod coverage;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "device/data.rs"]
+mod data;
+#[path = "device/metal.rs"]
+mod metal;
+#[path = "device/metal_program.rs"]
+mod program;
+
+use std::sync::OnceLock;
+
+use half::f16;
+use llama_turboquant::attention::KvType;
+use llama_turboquant::codec::encode::encode;
+use llama_turboquant::codec::{Block, QK, trellis};
+
+use attention::{Case, TYPES};
+use coverage::{DEVICE_ATTENTION_HEAD_DIMS, DEVICE_ATTENTION_TYPES};
+use data::{any_blocks, rows};
+use program::{Library, Program, Session, Type};
+
+/// The kernels of rows, and those of attention.
+const LIBRARIES: [Library; 6] = [
+    Library { file: "turbo.metal", kernels: &["kernel_"], optimized: true },
+    Library {
+        file: "fa_vec_turbo.metal",
+        kernels: &["kernel_flash_attn_ext_vec_"],
+        optimized: false,
+    },
+    Library {
+        file: "fa_vec_f16.metal",
+        kernels: &["vec_f16_dk64_dv64$", "vec_f16_dk128_dv128$", "vec_f16_dk256_dv256$"],
+        optimized: false,
+    },
+    Library {
+        file: "fa_vec_q8_0.metal",
+        kernels: &["vec_q8_0_dk64_dv64$", "vec_q8_0_dk128_dv128$", "vec_q8_0_dk256_dv256$"],
+        optimized: false,
+    },
+    Library {
+        file: "fa_f16.metal",
+        kernels: &[
+            "_f16_dk64_dv64$",
+            "_f16_dk128_dv128$",
+            "_f16_dk256_dv256$",
+            "_f16_dk192_dv128$",
+        ],
+        optimized: false,
+    },
+    Library {
+        file: "fa_aux.metal",
+        kernels: &["_pad$", "_blk$", "_vec_reduce$"],
+        optimized: false,
+    },
+];
+
+fn program() -> &'static Program {
+    static PROGRAM: OnceLock<Program> = OnceLock::new();
+    PROGRAM.get_or_init(|| Program::build("metal", &LIBRARIES, |_, text| text))
+}
+
+fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn turbo(k: usize) -> Type {
+    [Type::Turbo2, Type::Turbo3, Type::Turbo4][k - 2]
+}
+
+/// Blocks of a row in `encode_rows`.
+const ROW: usize = 4;
+
+/// The rows as the Rust core encodes them.
+fn encoded<const K: usize>(rows: &[[f32; QK]]) -> Vec<u8> {
+    let mut bytes = vec![0; rows.len() * Block::<K>::BYTES];
+    for (row, bytes) in rows.iter().zip(bytes.chunks_exact_mut(Block::<K>::BYTES)) {
+        encode::<K>(row).block.write_to(bytes);
+    }
+    bytes
+}
+
+fn whole_rows() -> Vec<[f32; QK]> {
+    let mut rows = rows();
+    rows.truncate(rows.len() / ROW * ROW);
+    rows
+}
+
+/// Rows of `ROW` blocks go to rows in another order, by indices of either type.
+fn sets_rows<const K: usize>(program: &Program, wide: bool) -> Result<(), String> {
+    let mut rows = whole_rows();
+    if wide {
+        rows.truncate(10 * ROW);
+    }
+    let n = rows.len() / ROW;
+    let expected = encoded::<K>(&rows);
+    let row_bytes = ROW * Block::<K>::BYTES;
+    // Row i goes to n - i, and row 0 stays as it was.
+    let ids: Vec<usize> = (0..n).map(|i| n - i).collect();
+
+    let mut session = Session::default();
+    let dst = session.tensor(turbo(K), [ROW * QK, n + 1, 1, 1], &vec![0x77; row_bytes * (n + 1)]);
+    let src = session.tensor(Type::F32, [ROW * QK, n, 1, 1], &bytes_of(rows.as_flattened()));
+    let ids_bytes: Vec<u8> = match wide {
+        true => ids.iter().flat_map(|&i| (i as i64).to_le_bytes()).collect(),
+        false => ids.iter().flat_map(|&i| (i as i32).to_le_bytes()).collect(),
+    };
+    let ids_type = if wide { Type::I64 } else { Type::I32 };
+    let ids_at = session.tensor(ids_type, [n, 1, 1, 1], &ids_bytes);
+    session.op(format!("set_rows {dst} {src} {ids_at}"));
+    let results = session.run(program)?;
+    assert_eq!(
+        results[0].kernels,
+        [format!("kernel_set_rows_f32_{}_{}", ids_type.name(), turbo(K).name())]
+    );
+
+    let (first, others) = results[0].bytes.split_at(row_bytes);
+    assert!(first.iter().all(|&b| b == 0x77), "a row that is not in the list");
+    for (i, &id) in ids.iter().enumerate() {
+        let got = &others[(id - 1) * row_bytes..][..row_bytes];
+        let blocks = got.chunks_exact(Block::<K>::BYTES);
+        for (j, (got, expected)) in
+            blocks.zip(expected[i * row_bytes..].chunks_exact(Block::<K>::BYTES)).enumerate()
+        {
+            if got != expected {
+                let row = &rows[i * ROW + j];
+                return Err(format!(
+                    "turbo{K}, row {i}, block {j}: {got:x?}, not {expected:x?}: {row:?}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn rows_are_encoded_to_the_same_bits() {
+    for wide in [false, true] {
+        sets_rows::<2>(program(), wide).unwrap();
+        sets_rows::<3>(program(), wide).unwrap();
+        sets_rows::<4>(program(), wide).unwrap();
+    }
+}
+
+/// As K-shift does: heads of rows that lie apart, back into a cache.
+fn copies_to_turbo<const K: usize>() {
+    const HEADS: usize = 2;
+    let rows = &whole_rows()[..64];
+    let n = rows.len() / HEADS;
+    let mut session = Session::default();
+    let cache = session.tensor(
+        turbo(K),
+        [QK * HEADS, n, 1, 1],
+        &vec![0x77; rows.len() * Block::<K>::BYTES],
+    );
+    let head = Block::<K>::BYTES;
+    let view = session.view(cache, [QK, HEADS, n, 1], [head, HEADS * head, n * HEADS * head], 0);
+    let src = session.tensor(Type::F32, [QK, HEADS, n, 1], &bytes_of(rows.as_flattened()));
+    session.op(format!("cpy {src} {view}"));
+    let results = session.run(program()).unwrap();
+    assert_eq!(results[0].kernels, [format!("kernel_cpy_f32_turbo{K}")]);
+    assert_eq!(results[0].bytes, encoded::<K>(rows));
+}
+
+#[test]
+fn copies_are_encoded_to_the_same_bits() {
+    copies_to_turbo::<2>();
+    copies_to_turbo::<3>();
+    copies_to_turbo::<4>();
+}
+
+fn decoded<const K: usize>(blocks: &[Block<K>]) -> Vec<f32> {
+    let values = |b| trellis::decode(b).map(|level| b.scale() * f32::from(level));
+    blocks.iter().flat_map(values).collect()
+}
+
+fn written<const K: usize>(blocks: &[Block<K>]) -> Vec<u8> {
+    let mut bytes = vec![0; blocks.len() * Block::<K>::BYTES];
+    for (block, bytes) in blocks.iter().zip(bytes.chunks_exact_mut(Block::<K>::BYTES)) {
+        block.write_to(bytes);
+    }
+    bytes
+}
+
+fn decodes<const K: usize>() {
+    let blocks = any_blocks::<K>();
+    let n = blocks.len() / ROW;
+    let floats = decoded(&blocks);
+    let ids: Vec<usize> = (0..n).map(|i| (i * 7 + 3) % n).collect();
+
+    let mut session = Session::default();
+    let src = session.tensor(turbo(K), [ROW * QK, n, 1, 1], &written(&blocks));
+    let ids_bytes: Vec<u8> = ids.iter().flat_map(|&i| (i as i32).to_le_bytes()).collect();
+    let ids_at = session.tensor(Type::I32, [n, 1, 1, 1], &ids_bytes);
+    session.op(format!("get_rows {src} {ids_at}"));
+    session.op(format!("cast {src} f32"));
+    session.op(format!("cast {src} f16"));
+    // A view of heads that do not lie together.
+    let head = Block::<K>::BYTES;
+    let view = session.view(src, [QK, ROW, n, 1], [head, ROW * head, n * ROW * head], 0);
+    let dst = session.tensor(Type::F32, [QK, ROW, n, 1], &bytes_of(&vec![0.0; floats.len()]));
+    session.op(format!("cpy {view} {dst}"));
+    let results = session.run(program()).unwrap();
+
+    let names: Vec<&str> = results.iter().flat_map(|r| &r.kernels).map(String::as_str).collect();
+    let t = turbo(K).name();
+    assert_eq!(
+        names,
+        [
+            format!("kernel_get_rows_{t}"),
+            format!("kernel_cpy_{t}_f32"),
+            format!("kernel_cpy_{t}_f16"),
+            format!("kernel_cpy_{t}_f32"),
+        ]
+    );
+    let row = 4 * ROW * QK;
+    let expected = bytes_of(&floats);
+    for (got, &id) in results[0].bytes.chunks_exact(row).zip(&ids) {
+        assert_eq!(got, &expected[id * row..][..row], "turbo{K}, row {id}");
+    }
+    assert!(results[1].bytes == expected, "turbo{K} to f32");
+    let halves: Vec<u8> = floats.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
+    assert!(results[2].bytes == halves, "turbo{K} to f16");
+    assert!(results[3].bytes == expected, "turbo{K} to f32, by heads");
+}
+
+#[test]
+fn any_bits_decode_to_the_same_values() {
+    decodes::<2>();
+    decodes::<3>();
+    decodes::<4>();
+}
+
+/// NMSE that f16 queries and keys may cost.
+const LIMIT: f64 = 1e-6;
+
+/// Runs the cases, and says which are not right.
+fn attend(program: &Program, cases: &[Case]) -> Result<Vec<Vec<String>>, String> {
+    let mut session = Session::default();
+    let inputs: Vec<_> = cases
+        .iter()
+        .enumerate()
+        .map(|(i, &case)| attention::put(&mut session, case, 1000 + i as u64))
+        .collect();
+    let results = session.run(program)?;
+    assert_eq!(results.len(), cases.len());
+    let mut wrong = String::new();
+    let mut largest = 0.0f64;
+    for ((case, inputs), done) in cases.iter().zip(&inputs).zip(&results) {
+        let error = inputs.error(done);
+        largest = largest.max(error);
+        if error.is_nan() || error > LIMIT {
+            wrong += &format!("NMSE {error:.1e}: {case:?}\n  by {:?}\n", done.kernels);
+        }
+    }
+    println!("largest NMSE of {}: {largest:.1e}", cases.len());
+    match wrong.is_empty() {
+        true => Ok(results.into_iter().map(|d| d.kernels).collect()),
+        false => Err(wrong),
+    }
+}
+
+/// Pairs of types that upstream has no kernel for.
+fn pairs() -> Vec<(Type, Type)> {
+    TYPES
+        .into_iter()
+        .flat_map(|k| TYPES.map(|v| (k, v)))
+        .filter(|&(k, v)| k != v || !matches!(k, Type::F16 | Type::Q8_0))
+        .collect()
+}
+
+fn every_pair(dim: usize) {
+    let mut cases = Vec::new();
+    let mut names = Vec::new();
+    for (k, v) in pairs() {
+        let pair = format!("{}_{}_dk{dim}_dv{dim}", k.name(), v.name());
+        for case in [
+            Case::new(k, v, dim),
+            Case { anchors: true, ..Case::new(k, v, dim) },
+            Case::full(k, v, dim, false),
+            Case::full(k, v, dim, true),
+        ] {
+            cases.push(case);
+            names.push(format!("kernel_flash_attn_ext_vec_{pair}"));
+            // Many queries.
+            cases.push(Case { queries: 21, ..case });
+            names.push(format!("kernel_flash_attn_ext_f16_dk{dim}_dv{dim}"));
+        }
+    }
+    // Upstream's pairs with anchors.
+    for kind in [Type::F16, Type::Q8_0] {
+        let case = Case::full(kind, kind, dim, true);
+        cases.push(case);
+        names.push(format!("kernel_flash_attn_ext_vec_{}_dk{dim}_dv{dim}", kind.name()));
+        cases.push(Case { queries: 21, ..case });
+        names.push(format!("kernel_flash_attn_ext_f16_dk{dim}_dv{dim}"));
+    }
+    let kernels = attend(program(), &cases).unwrap_or_else(|wrong| panic!("{wrong}"));
+    for ((case, name), kernels) in cases.iter().zip(&names).zip(&kernels) {
+        assert!(kernels.contains(name), "{case:?}: {kernels:?}");
+    }
+}
+
+/// What docs/support.md says.
+#[test]
+fn pairs_and_heads_are_those_of_the_matrix() {
+    assert_eq!(TYPES.map(Type::name), DEVICE_ATTENTION_TYPES.map(KvType::name));
+    assert_eq!(DEVICE_ATTENTION_HEAD_DIMS, [64, 128, 256]);
+}
+
+#[test]
+fn every_pair_attends_with_heads_of_64() {
+    every_pair(64);
+}
+
+#[test]
+fn every_pair_attends_with_heads_of_128() {
+    every_pair(128);
+}
+
+#[test]
+fn every_pair_attends_with_heads_of_256() {
+    every_pair(256);
+}
+
+/// What the pairs leave out: several sequences, cells for several simdgroups and for more than one
+/// round of them, numbers of queries at which another kernel is chosen, each option by itself.
+#[test]
+fn other_shapes_attend() {
+    let base = Case::new(Type::Turbo4, Type::Turbo2, 64);
+    let sequences = Case { batches: 2, ..Case::full(Type::Turbo3, Type::Turbo4, 128, true) };
+    let cases = [
+        sequences,
+        Case { queries: 40, ..sequences },
+        Case { cells: 8200, heads: [1, 1], anchors: true, ..base },
+        Case { cells: 2100, heads: [2, 2], mask: true, queries: 2, ..base },
+        Case { queries: 19, mask: true, ..base },
+        Case { queries: 20, mask: true, ..base },
+        Case { mask: true, anchors: true, ..base },
+        Case { softcap: 5.0, anchors: true, ..base },
+        Case { mask: true, max_bias: 4.0, anchors: true, heads: [6, 2], ..base },
+        Case { sinks: true, cells: 1, ..base },
+    ];
+    let kernels = attend(program(), &cases).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let vec = |i: usize| kernels[i].iter().any(|k| k.contains("_vec_turbo"));
+    assert!(vec(0) && !vec(1) && vec(4) && !vec(5), "{kernels:?}");
+}
+
+/// Heads without a kernel of theirs go through f16, with one query, too.
+#[test]
+fn other_heads_attend_through_f16() {
+    let case = Case { dims: [192, 128], ..Case::full(Type::Turbo4, Type::Turbo3, 192, true) };
+    let cases = [case, Case { queries: 1, anchors: false, ..case }];
+    let kernels = attend(program(), &cases).unwrap_or_else(|wrong| panic!("{wrong}"));
+    for kernels in kernels {
+        assert!(
+            kernels.iter().any(|k| k == "kernel_flash_attn_ext_f16_dk192_dv128"),
+            "{kernels:?}"
+        );
+    }
+}
+
+/// What has no kernel is refused, so that the CPU takes it.
+#[test]
+fn what_has_no_kernel_is_refused() {
+    let refused = |put: &dyn Fn(&mut Session)| {
+        let mut session = Session::default();
+        put(&mut session);
+        assert_eq!(session.run(program()).map(|_| ()), Err("unsupported".into()));
+    };
+    for case in [
+        // Heads that upstream has no kernel for.
+        Case::new(Type::Turbo4, Type::Turbo4, 320),
+        Case { dims: [128, 64], ..Case::new(Type::Turbo4, Type::F16, 64) },
+        Case { anchors: true, ..Case::new(Type::F16, Type::F16, 80) },
+        // Keys of f32 are not made f16.
+        Case { anchors: true, ..Case::new(Type::F32, Type::F32, 64) },
+        Case::new(Type::F32, Type::Turbo4, 64),
+    ] {
+        refused(&|session| {
+            attention::put(session, case, 1);
+        });
+    }
+    // Between two of the types; f16 rows.
+    let zeros = [0; 4 * QK];
+    refused(&|session| {
+        let a = session.tensor(Type::Turbo4, [QK, 1, 1, 1], &zeros[..Block::<4>::BYTES]);
+        let b = session.tensor(Type::Turbo2, [QK, 1, 1, 1], &zeros[..Block::<2>::BYTES]);
+        session.op(format!("cpy {a} {b}"));
+    });
+    refused(&|session| {
+        let dst = session.tensor(Type::Turbo4, [QK, 1, 1, 1], &zeros[..Block::<4>::BYTES]);
+        let src = session.tensor(Type::F16, [QK, 1, 1, 1], &zeros[..2 * QK]);
+        let ids = session.tensor(Type::I64, [1, 1, 1, 1], &zeros[..8]);
+        session.op(format!("set_rows {dst} {src} {ids}"));
+    });
+}
+
+/// A program with one thing in a source changed.
+fn mutant(name: &str, library: Library, from: &str, to: &str) -> Program {
+    let aux = Library { file: "fa_aux.metal", kernels: &["_vec_reduce$"], optimized: false };
+    Program::build(name, &[library, aux], |file, text| {
+        if file != library.file {
+            return text;
+        }
+        assert_eq!(text.matches(from).count(), 1, "{from} in {file}");
+        text.replace(from, to)
+    })
+}
+
+#[test]
+fn another_constant_is_noticed() {
+    let rows = Library {
+        file: "turbo.metal",
+        kernels: &["kernel_set_rows_f32_i64_turbo4"],
+        optimized: false,
+    };
+    // Part of the scale that blocks are searched at; a level.
+    for (i, (from, to)) in [("0.35f", "0.351f"), ("-54, -47,", "-54, -46,")].iter().enumerate() {
+        let program = mutant(&format!("metal-rows-{i}"), rows, from, to);
+        let error = sets_rows::<4>(&program, true).unwrap_err();
+        assert!(error.starts_with("turbo4, row "), "{error}");
+    }
+
+    let attention = Library {
+        file: "fa_vec_turbo.metal",
+        kernels: &["_turbo4_turbo4_dk64_dv64"],
+        optimized: false,
+    };
+    let case = Case { anchors: true, ..Case::new(Type::Turbo4, Type::Turbo4, 64) };
+    // A rotation of the path; the anchors' part of a logit; what cells of the next 32 begin with.
+    for (i, (from, to)) in [
+        ("u >> 14 ^", "u >> 13 ^"),
+        ("id == i ? sum", "id == i ? 0.99f*sum"),
+        ("ic0*C + NE*tx + ty", "ic0*C + NE*ty + tx"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let program = mutant(&format!("metal-attention-{i}"), attention, from, to);
+        let error = attend(&program, &[case]).unwrap_err();
+        assert!(error.starts_with("NMSE "), "{error}");
+    }
+}
+
+/// A thread that waits for others in vain ends the program.
+#[test]
+fn a_barrier_that_not_all_reach_is_noticed() {
+    let rows = Library {
+        file: "turbo.metal",
+        kernels: &["kernel_set_rows_f32_i64_turbo4"],
+        optimized: false,
+    };
+    let at = "    scores[sg] = score;";
+    let program =
+        mutant("metal-barrier", rows, at, "    if (sg == 3) return;\n    scores[sg] = score;");
+    let error = sets_rows::<4>(&program, true).unwrap_err();
+    assert!(error.contains("threads wait for others that never come"), "{error}");
+}
+
+/// What CMake makes of the back end's folder, as far as it can be told here.
+#[test]
+fn libraries_are_whole() {
+    let one = |file, kernels| Library { file, kernels, optimized: false };
+    cmake::check_libraries(&[
+        one("turbo.metal", &["kernel_set_rows_f32_i64_turbo4", "kernel_cpy_turbo2_f16"]),
+        one("fa_vec_turbo.metal", &["vec_turbo4_q8_0_dk64_dv64"]),
+        one("fa_vec_q8_0.metal", &["vec_q8_0_dk64_dv64"]),
+    ]);
+}
