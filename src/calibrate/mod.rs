@@ -91,7 +91,10 @@ pub struct HeadFit {
 pub fn fit(layer: &Layer) -> Result<Vec<HeadFit>, FitError> {
     let tokens = layer.tokens()?;
     let heads = (0..layer.n_head_kv).into_par_iter();
-    heads.map(|head| fit_head(&Head::new(layer, &tokens, head), layer.pairs)).collect()
+    let fits: Vec<_> =
+        heads.map(|head| fit_head(&Head::new(layer, &tokens, head), layer.pairs)).collect();
+    // Of several errors that of the first head, whichever came first.
+    fits.into_iter().collect()
 }
 
 fn fit_head(head: &Head, pairs: Pairs) -> Result<HeadFit, FitError> {
