@@ -478,3 +478,58 @@ fn libraries_are_whole() {
         one("fa_vec_q8_0.metal", &["vec_q8_0_dk64_dv64"]),
     ]);
 }
+
+/// Whether the helpers of the kernels keep pointers to the memory that they are of.
+//
+// Not with Apple's Clang, which has not all targets.
+#[cfg(target_os = "linux")]
+fn keeps_address_spaces(from: &str, to: &str) -> bool {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir().expect("a folder");
+    // Conversions of vectors are written in another way.
+    let conversions = [
+        ("reg = (type4) reg_f;", "reg = __builtin_convertvector(reg_f, type4);"),
+        ("(float4) m4[j]", "__builtin_convertvector(m4[j], float4)"),
+        ("(float4) sq4[qq*PK4 + j]", "__builtin_convertvector(sq4[qq*PK4 + j], float4)"),
+        ("return uint2(", "return (uint2) ("),
+        (from, to),
+    ];
+    let mut seen = [false; 5];
+    for file in ["metal/turbo-metal.h", "metal/turbo-anchors.h", "turbo-codec.h", "turbo-tables.h"]
+    {
+        let path = root.join("ggml-ext").join(file);
+        let mut text = std::fs::read_to_string(&path).expect("a header");
+        for ((from, to), seen) in conversions.iter().zip(&mut seen) {
+            *seen |= text.contains(from);
+            text = text.replace(from, to);
+        }
+        std::fs::write(dir.path().join(path.file_name().expect("a name")), text).expect("a file");
+    }
+    assert_eq!(seen, [true; 5], "a text to replace is not there");
+    std::fs::write(dir.path().join("metal_stdlib"), "").expect("a file");
+    // The compiler proper: its driver has notions of its own about the target.
+    let clang = program::clang();
+    let mut command = std::process::Command::new(&clang[0]);
+    if clang.len() > 1 {
+        command.arg("clang");
+    }
+    let output = command
+        .args(["-cc1", "-triple", "spir64-unknown-unknown", "-cl-std=CLC++", "-x", "clcpp"])
+        .args(["-D__METAL_VERSION__=320", "-fsyntax-only", "-w", "-I"])
+        .arg(dir.path())
+        .arg(root.join("tests/device/metal/address_spaces.clcpp"))
+        .output()
+        .expect("Clang");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() || said.contains("no matching function"), "{said}");
+    output.status.success()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn address_spaces_are_kept() {
+    let same = "namespace turbo {";
+    assert!(keeps_address_spaces(same, same));
+    assert!(!keeps_address_spaces("threadgroup float * scores", "device float * scores"));
+    assert!(!keeps_address_spaces("threadgroup const q4_t * sq4", "thread const q4_t * sq4"));
+}

@@ -56,7 +56,11 @@ pub fn clang() -> Vec<String> {
 /// The compiler, for a translated source.
 pub fn clang_command(clang: &[String]) -> Command {
     let mut command = Command::new(&clang[0]);
+    // Zig keeps what it has compiled, which would grow with every change in the user's cache.
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("metal/zig");
     command
+        .env("ZIG_GLOBAL_CACHE_DIR", &cache)
+        .env("ZIG_LOCAL_CACHE_DIR", &cache)
         .args(&clang[1..])
         .args(["-x", "c++", "-std=c++17", "-ffp-contract=off", "-fno-sanitize=all"])
         .args(["-D__METAL_VERSION__=320", "-w", "-I"])
