@@ -22,7 +22,7 @@ use llama_turboquant::codec::{Block, QK, trellis};
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        compile("device-codec", "codec.cpp", &[Path::new("ggml-ext")], &[]).expect("the codec")
+        compile("device-codec", &["codec.cpp"], &[Path::new("ggml-ext")], &[]).expect("the codec")
     })
 }
 
@@ -83,7 +83,7 @@ fn another_level_is_noticed() {
     std::fs::copy(root().join("ggml-ext/turbo-codec.h"), dir.path().join("turbo-codec.h"))
         .expect("writing");
     let program =
-        compile("device-codec-mutated", "codec.cpp", &[dir.path()], &[]).expect("the codec");
+        compile("device-codec-mutated", &["codec.cpp"], &[dir.path()], &[]).expect("the codec");
     assert_eq!(decodes::<3>(&program), Ok(()));
     assert!(decodes::<4>(&program).unwrap_err().starts_with("decode, turbo4, value"));
 }

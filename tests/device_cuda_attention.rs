@@ -39,9 +39,10 @@ fn program(head_dim: usize) -> PathBuf {
 
 /// It, with the kernels of a folder.
 fn compile_for(head_dim: usize, name: &str, kernels: &Path) -> PathBuf {
-    let headers = [Path::new("tests/device/cuda"), Path::new("ggml-ext"), kernels];
+    let headers = ["tests/device", "tests/device/cuda", "ggml-ext"].map(Path::new);
+    let headers = [&headers[..], &[kernels]].concat();
     let (name, define) = (format!("{name}-{head_dim}"), format!("HEAD_DIM={head_dim}"));
-    let program = compile(&name, "cuda/attention.cpp", &headers, &[&define]);
+    let program = compile(&name, &["cuda/attention.cpp", "fibers.cpp"], &headers, &[&define]);
     program.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -115,34 +116,11 @@ fn every_pair_at_every_head_dim() {
     HEAD_DIMS.into_iter().for_each(every_pair);
 }
 
-const TURBO: Case = Case { n_kv: 300, ..new_case() };
-
-const fn new_case() -> Case {
-    Case {
-        type_k: KvType::Turbo(Turbo4),
-        type_v: KvType::Turbo(Turbo2),
-        dk: 64,
-        dv: 64,
-        heads: 6,
-        heads_k: 2,
-        heads_v: 2,
-        batches: 1,
-        batches_kv: 1,
-        tokens: 1,
-        n_kv: 256,
-        mask: Mask::Causal,
-        mask_heads: 1,
-        mask_batches: 1,
-        max_bias: 0.0,
-        softcap: 0.0,
-        sinks: false,
-        ids: Ids::Absent,
-        ids_batches: 1,
-        v_in_k: false,
-        interleaved: true,
-        seed: 3,
-    }
-}
+const TURBO: Case = Case {
+    n_kv: 300,
+    seed: 3,
+    ..Case::new(KvType::Turbo(Turbo4), KvType::Turbo(Turbo2), 64, 6, 2)
+};
 
 /// Rows of several blocks, the last of them not full.
 #[test]

@@ -70,7 +70,7 @@ pub struct Case {
 
 impl Case {
     /// One batch, no options, causal.
-    pub fn new(
+    pub const fn new(
         type_k: KvType,
         type_v: KvType,
         head_dim: usize,

@@ -9,10 +9,10 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A program of a C++17 source, warnings being errors. `headers`: folders for `-I`, the first first; `defines`: for `-D`.
+/// A program of C++17 sources in tests/device, warnings being errors. `headers`: folders for `-I`, the first first; `defines`: for `-D`.
 pub fn compile(
     name: &str,
-    source: &str,
+    sources: &[&str],
     headers: &[&Path],
     defines: &[&str],
 ) -> Result<PathBuf, String> {
@@ -28,8 +28,9 @@ pub fn compile(
     for define in defines {
         command.arg("-D").arg(define);
     }
+    let folder = root().join("tests/device");
     let output = command
-        .arg(root().join("tests/device").join(source))
+        .args(sources.iter().map(|source| folder.join(source)))
         .arg("-o")
         .arg(&program)
         .output()

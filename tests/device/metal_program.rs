@@ -64,7 +64,9 @@ pub fn clang_command(clang: &[String]) -> Command {
         .args(&clang[1..])
         .args(["-x", "c++", "-std=c++17", "-ffp-contract=off", "-fno-sanitize=all"])
         .args(["-D__METAL_VERSION__=320", "-w", "-I"])
-        .arg(root().join("tests/device/metal"));
+        .arg(root().join("tests/device/metal"))
+        .arg("-I")
+        .arg(root().join("tests/device"));
     command
 }
 
@@ -111,9 +113,10 @@ impl Program {
     ) -> Self {
         let ggml = tree().join("src/ggml");
         let back_end = ggml.join("src/ggml-metal");
-        let shim = root().join("tests/device/metal");
+        let device = root().join("tests/device");
+        let shim = device.join("metal");
         let folders = [back_end.join("kernels"), back_end.clone(), ggml.join("src")];
-        let shim_text = read(&shim.join("metal_stdlib")) + &read(&shim.join("fibers.h"));
+        let shim_text = read(&shim.join("metal_stdlib")) + &read(&device.join("fibers.h"));
         let clang = clang();
         let cxx = std::env::var_os("CXX").unwrap_or_else(|| OsString::from("c++"));
 
@@ -133,7 +136,7 @@ impl Program {
         // Upstream's host code, and what is in the place of its Objective-C.
         let host = |path: &Path| {
             let stem = path.file_stem().expect("a name").to_string_lossy();
-            let mut from = vec![read(path), read(&shim.join("fibers.h"))];
+            let mut from = vec![read(path), read(&device.join("fibers.h"))];
             for header in ["turbo", "device", "impl", "ops", "common", "fusion", "tuning"] {
                 from.push(read(&back_end.join(format!("ggml-metal-{header}.h"))));
             }
@@ -142,14 +145,13 @@ impl Program {
             object(&stem, ".o", &from, |out| {
                 let mut command = Command::new(&cxx);
                 command.args(["-std=c++17", "-O1", "-w", "-c"]).arg(path).arg("-o").arg(out);
-                for include in [&back_end, &ggml.join("src"), &ggml.join("include"), &shim] {
+                for include in [&back_end, &ggml.join("src"), &ggml.join("include"), &device] {
                     command.arg("-I").arg(include);
                 }
                 command
             })
         };
-        let sources: Vec<PathBuf> = ["host.cpp", "fibers.cpp"]
-            .map(|f| shim.join(f))
+        let sources: Vec<PathBuf> = [shim.join("host.cpp"), device.join("fibers.cpp")]
             .into_iter()
             .chain(
                 ["ops", "device", "common", "fusion", "tuning"]

@@ -9,11 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <ucontext.h>
 
 #include <functional>
-#include <memory>
 #include <vector>
+
+#include "fibers.h"
 
 #define __CUDACC__ 1
 #define TQ_SHIM    1
@@ -34,88 +34,26 @@ struct dim3 {
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-static dim3 gridDim, blockDim, blockIdx, threadIdx;
+static dim3 gridDim, blockDim, blockIdx;
 
 namespace shim {
 
-constexpr unsigned WARP = 32;
+constexpr unsigned WARP = fibers::WIDTH;
 
-// what a warp, or a block, waits at
-struct barrier {
-    unsigned n_threads = 0;
-    unsigned n_waiting = 0;
-    unsigned round     = 0;
-};
-
-struct warp {
-    barrier  all;
-    uint32_t slots[WARP][4];
-};
-
-struct fiber {
-    ucontext_t              context;
-    std::unique_ptr<char[]> stack;
-    unsigned                thread;
-    bool                    done;
-};
-
-static ucontext_t                    scheduler;
-static std::vector<fiber>            fibers;
-static std::vector<warp>             warps;
-static barrier                       block;
-static fiber *                       current;
 static const std::function<void()> * kernel;
 
-static unsigned lane() {
-    return current->thread%WARP;
-}
-
-static void run_fiber() {
-    (*kernel)();
-    current->done = true;
-    swapcontext(&current->context, &scheduler);
-}
-
-static void wait(barrier & b) {
-    const unsigned round = b.round;
-    if (++b.n_waiting == b.n_threads) {
-        b.n_waiting = 0;
-        b.round++;
-    }
-    while (b.round == round) {
-        swapcontext(&current->context, &scheduler);
-    }
+static dim3 this_thread() {
+    const unsigned i = (unsigned) fibers::thread_index();
+    return dim3(i%blockDim.x, i/blockDim.x%blockDim.y, i/blockDim.x/blockDim.y);
 }
 
 static void run_block() {
-    const unsigned n = blockDim.x*blockDim.y*blockDim.z;
-    fibers.resize(n);
-    warps.assign((n + WARP - 1)/WARP, {});
-    block = { n, 0, 0 };
-    for (unsigned i = 0; i < n; ++i) {
-        fiber & f = fibers[i];
-        f.thread = i;
-        f.done   = false;
-        warps[i/WARP].all.n_threads++;
-        constexpr size_t STACK = 64*1024;
-        if (!f.stack) {
-            f.stack.reset(new char[STACK]);
-        }
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp   = f.stack.get();
-        f.context.uc_stack.ss_size = STACK;
-        f.context.uc_link          = nullptr;
-        makecontext(&f.context, run_fiber, 0);
-    }
-    for (unsigned n_done = 0; n_done < n;) {
-        for (fiber & f : fibers) {
-            if (!f.done) {
-                current   = &f;
-                threadIdx = dim3(f.thread%blockDim.x, f.thread/blockDim.x%blockDim.y, f.thread/blockDim.x/blockDim.y);
-                swapcontext(&scheduler, &f.context);
-                n_done += f.done;
-            }
-        }
+    fibers::launch l = {};
+    l.group                   = { blockIdx.x, blockIdx.y, blockIdx.z };
+    l.threads_per_threadgroup = { blockDim.x, blockDim.y, blockDim.z };
+    if (!fibers::run(l, [] { (*kernel)(); })) {
+        fprintf(stderr, "threads of block %u %u %u wait for others that never come\n", blockIdx.x, blockIdx.y, blockIdx.z);
+        exit(1);
     }
 }
 
@@ -133,45 +71,35 @@ static void launch(dim3 grid, dim3 threads, const std::function<void()> & f) {
     }
 }
 
-// every lane's words, to f(words of lane i)
-template <typename T> static void exchange(const T & mine, T * all) {
-    static_assert(sizeof(T) <= sizeof(warp::slots[0]), "a lane's slot");
-    warp & w = warps[current->thread/WARP];
-    memcpy(w.slots[lane()], &mine, sizeof(T));
-    wait(w.all);
-    for (unsigned i = 0; i < WARP; ++i) {
-        memcpy(&all[i], w.slots[i], sizeof(T));
-    }
-    wait(w.all);
-}
-
-} // namespace shim
-
-static inline void __syncthreads() { shim::wait(shim::block); }
-static inline void __syncwarp()    { shim::wait(shim::warps[shim::current->thread/shim::WARP].all); }
-
-namespace shim {
-
 // what all lanes have
 template <typename T> struct lanes {
     T x[WARP];
 
-    lanes(unsigned mask, T mine) {
+    lanes(unsigned mask, const T & mine) {
+        static_assert(sizeof(T) <= fibers::SLOT, "a lane's slot");
         if (mask != 0xffffffff) {
             fprintf(stderr, "a warp of %08x\n", mask);
             abort();
         }
-        exchange(mine, x);
+        const char * all = (const char *) fibers::exchange(&mine, sizeof(T));
+        for (unsigned i = 0; i < WARP; ++i) {
+            memcpy(&x[i], all + fibers::SLOT*i, sizeof(T));
+        }
     }
 };
 
 } // namespace shim
 
+#define threadIdx shim::this_thread()
+
+static inline void __syncthreads() { fibers::threadgroup_barrier(); }
+static inline void __syncwarp()    { fibers::simdgroup_barrier(); }
+
 template <typename T> static inline T __shfl_xor_sync(unsigned mask, T x, int offset, int width) {
     if (width != (int) shim::WARP) {
         abort();
     }
-    return shim::lanes<T>(mask, x).x[shim::lane() ^ (unsigned) offset];
+    return shim::lanes<T>(mask, x).x[fibers::lane() ^ offset];
 }
 
 static inline int __any_sync(unsigned mask, int x) {
@@ -243,17 +171,15 @@ namespace shim {
 // turbo::multiply_add: what lanes hold is said there
 static void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     struct words { uint32_t x[4]; };
-    words as[WARP];
-    words bs[WARP];
-    exchange(words { { a[0], a[1], a[2], a[3] } }, as);
-    exchange(words { { b0, b1, 0, 0 } }, bs);
+    const lanes<words> as(0xffffffff, { { a[0], a[1], a[2], a[3] } });
+    const lanes<words> bs(0xffffffff, { { b0, b1, 0, 0 } });
     const auto half_at = [](uint32_t word, int i) { return __half2float(__ushort_as_half((uint16_t) (word >> 16*i))); };
     for (int i = 0; i < 4; ++i) {
-        const int row    = (int) lane()/4 + 8*(i/2);
-        const int column = (int) lane()%4*2 + i%2;
+        const int row    = fibers::lane()/4 + 8*(i/2);
+        const int column = fibers::lane()%4*2 + i%2;
         for (int k = 0; k < 16; ++k) {
-            const float x = half_at(as[row%8*4 + k%8/2].x[row/8 + 2*(k/8)], k%2);
-            const float y = half_at(bs[column*4 + k%8/2].x[k/8], k%2);
+            const float x = half_at(as.x[row%8*4 + k%8/2].x[row/8 + 2*(k/8)], k%2);
+            const float y = half_at(bs.x[column*4 + k%8/2].x[k/8], k%2);
             c[i] += x*y;
         }
     }
