@@ -261,12 +261,33 @@ TQ_FN float fold(running_sums s) {
     return s.at[0];
 }
 
-// y: the block as it is. NaN and infinity are coded as 0
+// The bits of a finite value's magnitude; NaN and infinity are coded as 0.
+TQ_FN bool is_finite(uint32_t magnitude) {
+    return magnitude < 0x7f800000;
+}
+
+// peak: the largest magnitude of a block. Below f16's smallest scale times the largest level all is zero
+TQ_FN bool is_zero(uint32_t peak) {
+    return float_of(peak) < 1e-9f;
+}
+
+// 2^-127 would be subnormal
+TQ_FN int exponent_of(uint32_t peak) {
+    const int exponent = (int) (peak >> 23) - 127;
+    return exponent < 126 ? exponent : 126;
+}
+
+// energy, peak: of the normalized block
+TQ_FN float extent_of(float energy, float peak) {
+    return add(mul(TQ_EXTENT_RMS, root(mul(energy, 1.0f/QK))), mul(TQ_EXTENT_PEAK, peak));
+}
+
+// y: the block as it is
 TQ_FN void normalize(TQ_THREAD values & v) {
     uint32_t peak = 0;
     for (int e = 0; e < QK; ++e) {
         const uint32_t magnitude = bits_of(v.y[e]) & 0x7fffffff;
-        if (magnitude < 0x7f800000) {
+        if (is_finite(magnitude)) {
             peak = magnitude > peak ? magnitude : peak;
         } else {
             v.y[e] = 0.0f;
@@ -274,13 +295,10 @@ TQ_FN void normalize(TQ_THREAD values & v) {
     }
     v.extent   = 0.0f;
     v.exponent = 0;
-    // below f16's smallest scale times the largest level
-    if (float_of(peak) < 1e-9f) {
+    if (is_zero(peak)) {
         return;
     }
-    // 2^-127 would be subnormal
-    v.exponent = (int) (peak >> 23) - 127;
-    v.exponent = v.exponent < 126 ? v.exponent : 126;
+    v.exponent = exponent_of(peak);
     const float factor = power(-v.exponent);
     for (int e = 0; e < QK; ++e) {
         v.y[e] = mul(v.y[e], factor);
@@ -292,8 +310,7 @@ TQ_FN void normalize(TQ_THREAD values & v) {
             yy.at[i] = add(yy.at[i], mul(v.y[e + i], v.y[e + i]));
         }
     }
-    const float rms = root(mul(fold(yy), 1.0f/QK));
-    v.extent = add(mul(TQ_EXTENT_RMS, rms), mul(TQ_EXTENT_PEAK, mul(float_of(peak), factor)));
+    v.extent = extent_of(fold(yy), mul(float_of(peak), factor));
 }
 
 // a value's place on the grid, ties to even; the sum's low bits are the rounded number
@@ -306,29 +323,64 @@ TQ_FN int place_of(float y, float factor) {
 }
 
 // Costs of two states in the halves of a word, each at most 255.
-//
-// min(a + b, 255)
-TQ_FN uint32_t add_costs(uint32_t a, uint32_t b) {
-#if defined(TQ_NVIDIA)
-    return __viaddmin_u16x2(a, b, 0x00ff00ff);
-#else
-    const uint32_t sum  = a + b;
-    const uint32_t over = sum >> 8 & 0x00010001;
-    return (sum | over*0xff) & 0x00ff00ff;
-#endif
-}
-
-// bit 15 and bit 31: whether a >= b
-TQ_FN uint32_t not_below(uint32_t a, uint32_t b) {
-    return (a | 0x80008000) - b;
-}
 
 TQ_FN uint32_t min_costs(uint32_t a, uint32_t b) {
 #if defined(TQ_NVIDIA)
     return __vminu2(a, b);
 #else
-    const uint32_t mask = (not_below(a, b) >> 15 & 0x00010001)*0xffff;
-    return (b & mask) | (a & ~mask);
+    const uint32_t below = ((a | 0x80008000) - b) >> 15 & 0x00010001; // b is not above
+    return (b & below*0xffff) | (a & ~(below*0xffff));
+#endif
+}
+
+// min(a + b, c)
+TQ_FN uint32_t add_min(uint32_t a, uint32_t b, uint32_t c) {
+#if defined(TQ_NVIDIA)
+    return __viaddmin_u16x2(a, b, c);
+#else
+    return min_costs(a + b, c);
+#endif
+}
+
+// What the better of two ways costs. The second one is better only if it is below the first: a tie is the first's.
+struct better_way {
+    uint32_t cost;
+    uint32_t first; // costs of the first
+};
+
+TQ_FN better_way choose(uint32_t from0, uint32_t branch0, uint32_t from1, uint32_t branch1) {
+    const uint32_t first = add_min(from0, branch0, 0x00ff00ff);
+    return { add_min(from1, branch1, first), first };
+}
+
+// one: in the bit above a cost, 0x0100, or the highest, 0x8000, of each half. It is left where the first way was taken
+TQ_FN uint32_t is_first(better_way way, uint32_t one) {
+    return way.cost - way.first + one;
+}
+
+// bytes 1 and 3 of x, then of y
+TQ_FN uint32_t odd_bytes(uint32_t x, uint32_t y) {
+#if defined(TQ_NVIDIA)
+    return __byte_perm(x, y, 0x7531);
+#else
+    return (x >> 8 & 0xff) | (x >> 24) << 8 | (y >> 8 & 0xff) << 16 | (y & 0xff000000);
+#endif
+}
+
+// the low halves of x and y
+TQ_FN uint32_t low_halves(uint32_t x, uint32_t y) {
+#if defined(TQ_NVIDIA)
+    return __byte_perm(x, y, 0x5410);
+#else
+    return (x & 0xffff) | y << 16;
+#endif
+}
+
+TQ_FN uint32_t high_halves(uint32_t x, uint32_t y) {
+#if defined(TQ_NVIDIA)
+    return __byte_perm(x, y, 0x7632);
+#else
+    return x >> 16 | (y & 0xffff0000);
 #endif
 }
 
@@ -337,15 +389,16 @@ struct path_costs {
     uint32_t w[32];
 };
 
-// A bit for each state: the best path into it comes from the lower of its two predecessors.
-// Bits r and 16 + r: of states 4 r and 4 r + 2 in the first word, 4 r + 1 and 4 r + 3 in the second.
+// A bit for each state: the best path into it comes from the lower of its two predecessors. For states that are even
+// and odd; byte i has those of states 8 b + 2 i, from the highest bit on.
 struct decision {
     uint32_t even;
     uint32_t odd;
 };
 
 TQ_FN int predecessor(decision d, int state) {
-    const int lower = (int) ((state & 1 ? d.odd : d.even) >> (state >> 2 | (state >> 1 & 1) << 4) & 1);
+    const int at    = (state >> 1 & 3) << 3 | (7 - (state >> 3));
+    const int lower = (int) ((state & 1 ? d.odd : d.even) >> at & 1);
     return state >> 1 | (lower ^ 1) << 5;
 }
 
@@ -357,23 +410,25 @@ TQ_FN decision advance(TQ_THREAD path_costs & cost, uint32_t branch_costs) {
     path_costs next;
     decision   res = { 0, 0 };
     TQ_UNROLL
-    for (int r = 0; r < 16; ++r) {
-        const int      z0 = (r ^ r >> 2) & 1;
-        const uint32_t a  = cost.w[r];
-        const uint32_t b  = cost.w[r + 16];
+    for (int b = 0; b < 8; ++b) {
+        uint32_t even[2];
+        uint32_t odd [2];
+        TQ_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            const int      r  = 2*b + i;
+            const int      z0 = (r ^ r >> 2) & 1;
+            const uint32_t from0 = cost.w[r];
+            const uint32_t from1 = cost.w[r + 16];
 
-        const uint32_t low0  = add_costs(a, straight[z0]);
-        const uint32_t high0 = add_costs(b, crossed [z0]);
-        const uint32_t low1  = add_costs(a, crossed [z0]);
-        const uint32_t high1 = add_costs(b, straight[z0]);
-
-        res.even = res.even >> 1 | (not_below(high0, low0) & 0x80008000);
-        res.odd  = res.odd  >> 1 | (not_below(high1, low1) & 0x80008000);
-
-        const uint32_t even = min_costs(low0, high0);
-        const uint32_t odd  = min_costs(low1, high1);
-        next.w[2*r]     = (even & 0xffff) | odd << 16;
-        next.w[2*r + 1] = even >> 16 | (odd & 0xffff0000);
+            const better_way w0 = choose(from0, straight[z0], from1, crossed [z0]);
+            const better_way w1 = choose(from0, crossed [z0], from1, straight[z0]);
+            even[i] = is_first(w0, 0x01000100);
+            odd [i] = is_first(w1, 0x01000100);
+            next.w[2*r]     = low_halves (w0.cost, w1.cost);
+            next.w[2*r + 1] = high_halves(w0.cost, w1.cost);
+        }
+        res.even = 2*res.even + odd_bytes(even[0], even[1]);
+        res.odd  = 2*res.odd  + odd_bytes(odd [0], odd [1]);
     }
     cost = next;
     return res;
@@ -476,13 +531,13 @@ TQ_FN planes<2> subsets(path u) {
 }
 
 // grid steps of y = 1 at scale i
-template <int K> TQ_FN float factor_of(TQ_THREAD const values & v, int i) {
-    return div(TQ_GRID_STEPS, mul(v.extent, scale_of<K>(i)));
+template <int K> TQ_FN float factor_of(float extent, int i) {
+    return div(TQ_GRID_STEPS, mul(extent, scale_of<K>(i)));
 }
 
 // A normalized block at scale i of TQ_SCALES; its extent is not 0.
 template <int K> TQ_FN candidate encode(TQ_THREAD const values & v, int i) {
-    const float factor = factor_of<K>(v, i);
+    const float factor = factor_of<K>(v.extent, i);
     candidate res = search<K>(v, factor);
 
     const planes<2> z = subsets(res.u);
@@ -502,6 +557,14 @@ template <int K> TQ_FN candidate encode(TQ_THREAD const values & v, int i) {
     return res;
 }
 
+// f16's bits of the least-squares scale of a block that was divided by 2^exponent
+TQ_FN uint16_t scale_bits(float scale, int exponent) {
+    // in two exact steps: 2^exponent alone may be out of range
+    const int first = exponent/2;
+    scale = mul(mul(scale, power(first)), power(exponent - first));
+    return half_of(scale < 65504.0f ? scale : 65504.0f);
+}
+
 // What a block's bytes hold.
 template <int K> struct block {
     uint16_t  scale; // f16
@@ -511,16 +574,12 @@ template <int K> struct block {
 // The block of the best candidate, which is of scale i; all zeros if its scale rounds to 0.
 template <int K> TQ_FN block<K> make_block(TQ_THREAD const values & v, candidate best, int i) {
     block<K> res = {};
-
-    // in two exact steps: 2^exponent alone may be out of range
-    const int   first = v.exponent/2;
-    const float scale = mul(mul(best.scale, power(first)), power(v.exponent - first));
-    res.scale = half_of(scale < 65504.0f ? scale : 65504.0f);
+    res.scale = scale_bits(best.scale, v.exponent);
     if (res.scale == 0) {
         return res;
     }
 
-    const float     factor = factor_of<K>(v, i);
+    const float     factor = factor_of<K>(v.extent, i);
     const planes<2> z      = subsets(best.u);
     TQ_UNROLL
     for (int h = 0; h < 2; ++h) {

@@ -2,7 +2,8 @@
 //
 // Written by `cargo run --no-default-features --example device_tables`.
 
-#pragma once
+#ifndef TURBO_TABLES_H
+#define TURBO_TABLES_H
 
 // turbo2
 #define TQ_LEVELS_2 -127, -70, -38, -12, 12, 38, 70, 127
@@ -32,3 +33,5 @@
 #define TQ_COST_MAX 60
 #define TQ_CONTEXT 48
 #define TQ_RENORMALIZE 8
+
+#endif

@@ -1,5 +1,6 @@
 //! CPU flash attention against an oracle in f64, for every instruction set that this machine runs.
 
+#[allow(dead_code, reason = "tests of devices use the rest")]
 #[path = "attention/case.rs"]
 mod case;
 #[path = "support/coverage.rs"]

@@ -3,6 +3,7 @@
 //! Needs a C++ compiler (`CXX`, else `c++`).
 #![cfg(unix)]
 
+#[allow(dead_code, reason = "other tests use the rest")]
 #[path = "device/data.rs"]
 mod data;
 #[path = "device/host.rs"]

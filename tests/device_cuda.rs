@@ -11,7 +11,7 @@ mod host;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use data::{any_blocks, bytes_of_blocks, bytes_of_rows, rows};
+use data::{any_blocks, backwards, bytes_of_blocks, bytes_of_rows, rows};
 use half::f16;
 use host::{compile, floats, run};
 use llama_turboquant::codec::encode::encode;
@@ -28,33 +28,86 @@ fn rows_program() -> &'static Path {
     PROGRAM.get_or_init(|| program("cuda-rows", "cuda/rows.cpp"))
 }
 
-/// Pairs of blocks, the last pair first.
-fn backwards<T: Clone>(blocks: &[T]) -> Vec<T> {
-    blocks.chunks(2).rev().flatten().cloned().collect()
+/// The blocks of what `rows` encodes, and bytes behind them.
+fn encoded<const K: usize>(what: &str, rows: &[[f32; QK]]) -> (Vec<Block<K>>, Vec<u8>) {
+    let arguments = [what, &K.to_string(), &rows.len().to_string()];
+    let bytes = run(rows_program(), &arguments, bytes_of_rows(rows));
+    let (blocks, rest) = bytes.split_at(rows.len() * Block::<K>::BYTES);
+    let blocks = blocks.chunks_exact(Block::<K>::BYTES).map(Block::from_bytes).collect();
+    (blocks, rest.to_vec())
 }
 
-fn encodes<const K: usize>(what: &str, order: impl Fn(&[Block<K>]) -> Vec<Block<K>>) {
-    let rows = rows();
-    let n = rows.len() & !1;
-    let arguments = [what, &K.to_string(), &n.to_string()];
-    let bytes = run(rows_program(), &arguments, bytes_of_rows(&rows[..n]));
-    let expected: Vec<_> = rows[..n].iter().map(|row| encode::<K>(row).block).collect();
-    let blocks: Vec<_> = bytes.chunks_exact(Block::<K>::BYTES).map(Block::from_bytes).collect();
-    assert!(blocks == order(&expected), "{what}, turbo{K}");
+fn expected<const K: usize>(rows: &[[f32; QK]]) -> Vec<Block<K>> {
+    rows.iter().map(|row| encode::<K>(row).block).collect()
+}
+
+/// At most so many rows, in pairs.
+fn even_rows(most: usize) -> Vec<[f32; QK]> {
+    let mut rows = rows();
+    rows.truncate(most.min(rows.len()) & !1);
+    rows
+}
+
+fn sets<const K: usize>(what: &str) {
+    let rows = even_rows(usize::MAX);
+    assert!(encoded::<K>(what, &rows).0 == backwards(&expected(&rows)), "{what}, turbo{K}");
 }
 
 #[test]
 fn rows_are_set_to_the_same_bits() {
-    encodes::<2>("set", backwards);
-    encodes::<3>("set", backwards);
-    encodes::<4>("set", backwards);
+    sets::<2>("set");
+    sets::<3>("set");
+    sets::<4>("set");
+}
+
+#[test]
+fn warps_set_rows_to_the_same_bits() {
+    sets::<2>("set-by-warps");
+    sets::<3>("set-by-warps");
+    sets::<4>("set-by-warps");
+}
+
+fn copies<const K: usize>(what: &str) {
+    let rows = even_rows(64); // the encoders are those above
+    assert!(encoded::<K>(what, &rows).0 == expected(&rows), "{what}, turbo{K}");
 }
 
 #[test]
 fn rows_are_copied_to_the_same_bits() {
-    encodes::<2>("copy", <[_]>::to_vec);
-    encodes::<3>("copy", <[_]>::to_vec);
-    encodes::<4>("copy", <[_]>::to_vec);
+    for what in ["copy", "copy-by-warps"] {
+        copies::<2>(what);
+        copies::<3>(what);
+        copies::<4>(what);
+    }
+}
+
+/// As tests/device/cuda/rows.cpp makes them: value e of a block.
+fn anchor(id: usize, block: usize, e: usize) -> f32 {
+    let i = block % 2 * QK + e;
+    ((i * (id + 1) % 37) as f32 - 18.0) / 8.0
+}
+
+fn sets_anchored<const K: usize>() {
+    let values = even_rows(96);
+    let mut keys = values.clone();
+    for (block, row) in keys.iter_mut().enumerate() {
+        for (e, x) in row.iter_mut().enumerate() {
+            *x -= anchor(block / 2 % 3, block, e);
+        }
+    }
+    let keys = backwards(&expected::<K>(&keys));
+    assert!(encoded::<K>("set-anchored", &values).0 == keys, "keys, turbo{K}");
+
+    let (blocks, rest) = encoded::<K>("set-both", &values);
+    assert!(blocks == keys, "keys with values, turbo{K}");
+    assert!(rest == bytes_of_blocks(&backwards(&expected::<4>(&values))), "values, turbo{K}");
+}
+
+#[test]
+fn keys_are_set_without_their_anchors() {
+    sets_anchored::<2>();
+    sets_anchored::<3>();
+    sets_anchored::<4>();
 }
 
 /// `change`: of a value, with its block's number and its place there.
@@ -94,12 +147,10 @@ fn caches_are_expanded_to_the_nearest_halves() {
     decodes::<4>("expand", <[_]>::to_vec, round);
 }
 
-/// As tests/device/cuda/rows.cpp makes them.
 fn with_anchor(x: f32, block: usize, e: usize) -> f32 {
-    let (row, i) = (block / 2, block % 2 * QK + e);
-    let m = match row % 4 {
+    let m = match block / 2 % 4 {
         3 => 0.0,
-        id => ((i * (id + 1) % 37) as f32 - 18.0) / 8.0,
+        id => anchor(id, block, e),
     };
     f16::from_f32(x + m).to_f32()
 }

@@ -3,6 +3,8 @@
 //! Needs a C++ compiler (`CXX`, else `c++`), and no CUDA.
 #![cfg(unix)]
 
+#[path = "device/attention.rs"]
+mod attention;
 #[allow(dead_code, reason = "tests/attention.rs uses the rest")]
 #[path = "attention/case.rs"]
 mod case;
@@ -13,15 +15,14 @@ mod host;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::{ptr, slice};
 
 use case::{Case, Data, Ids, Mask};
 use coverage::{DEVICE_ATTENTION_HEAD_DIMS as HEAD_DIMS, DEVICE_ATTENTION_TYPES as TYPES};
 use host::{compile, floats, run};
-use llama_turboquant::attention::{KvType, Tensor};
+use llama_turboquant::attention::KvType;
 use llama_turboquant::codec::TurboType::{Turbo2, Turbo4};
 
-/// Largest [`nmse`]: queries, weights and scaled q8_0 are rounded to 11 bits.
+/// Largest [`Data::nmse`]: queries, weights and scaled q8_0 are rounded to 11 bits.
 const NMSE: f64 = 1e-6;
 
 /// tests/device/cuda/attention.cpp for a head_dim.
@@ -46,52 +47,16 @@ fn compile_for(head_dim: usize, name: &str, kernels: &Path) -> PathBuf {
     program.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A tensor as the program reads it; `None` is one of no bytes.
-fn put(out: &mut Vec<u8>, tensor: Option<(Tensor, usize)>) {
-    let (tensor, row_bytes) =
-        tensor.unwrap_or((Tensor { data: ptr::null(), ne: [0; 4], nb: [0; 4] }, 0));
-    let rows: usize = (1..4).map(|i| tensor.ne[i].saturating_sub(1) * tensor.nb[i]).sum();
-    let bytes = rows + row_bytes;
-    for number in tensor.ne.into_iter().chain(tensor.nb).chain([bytes]) {
-        out.extend((number as i64).to_le_bytes());
-    }
-    if bytes > 0 {
-        // SAFETY: a tensor of `Data` with its sizes and strides.
-        out.extend(unsafe { slice::from_raw_parts(tensor.data, bytes) });
-    }
-}
-
 /// What the kernels make of a problem.
 fn attend(program: &Path, data: &Data, splits: usize) -> Vec<f32> {
     let case = &data.case;
-    let mut dst = vec![0.0; case.batches * case.tokens * case.heads * case.dv];
-    let args = data.args(&mut dst);
-    let row = |ty: KvType, len: usize| len / ty.block_len() * ty.block_bytes();
-
-    let mut input = Vec::new();
-    for number in [args.scale, args.max_bias, args.softcap] {
-        input.extend(number.to_le_bytes());
-    }
-    put(&mut input, Some((args.q, 4 * case.dk)));
-    put(&mut input, Some((args.k, row(case.type_k, case.dk))));
-    put(&mut input, Some((args.v, row(case.type_v, case.dv))));
-    put(&mut input, args.mask.map(|mask| (mask, 2 * case.n_kv)));
-    let sinks = Tensor { data: args.sinks.cast(), ne: [case.heads, 1, 1, 1], nb: [4, 0, 0, 0] };
-    put(&mut input, case.sinks.then_some((sinks, 4 * case.heads)));
-    put(&mut input, args.anchors.map(|anchors| (anchors.table, 2 * case.dk)));
-    put(&mut input, args.anchors.map(|anchors| (anchors.ids, 4 * case.n_kv)));
-
     let arguments = [case.type_k.name(), case.type_v.name(), &splits.to_string()];
-    floats(&run(program, &arguments, input))
+    floats(&run(program, &arguments, attention::input(data)))
 }
 
-/// The squared error, relative to the squared results.
 fn nmse(program: &Path, case: Case, splits: usize) -> f64 {
     let data = Data::new(case);
-    let (got, expected) = (attend(program, &data, splits), data.expected());
-    assert_eq!(got.len(), expected.len());
-    let error: f64 = got.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
-    error / expected.iter().map(|x| x * x).sum::<f64>()
+    data.nmse(&attend(program, &data, splits))
 }
 
 fn check(case: Case, splits: usize) {

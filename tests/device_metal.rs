@@ -6,6 +6,9 @@
 
 #[path = "device/metal_attention.rs"]
 mod attention;
+#[allow(dead_code, reason = "tests/attention.rs uses the rest")]
+#[path = "attention/case.rs"]
+mod case;
 #[path = "device/metal_cmake.rs"]
 mod cmake;
 #[path = "support/coverage.rs"]
@@ -22,12 +25,14 @@ use std::sync::OnceLock;
 
 use half::f16;
 use llama_turboquant::attention::KvType;
+use llama_turboquant::codec::TurboType::{Turbo2, Turbo3, Turbo4};
 use llama_turboquant::codec::encode::encode;
 use llama_turboquant::codec::{Block, QK, trellis};
 
-use attention::{Case, TYPES};
+use attention::{full, nmse, plain};
+use case::{Case, Data, Ids, Mask};
 use coverage::{DEVICE_ATTENTION_HEAD_DIMS, DEVICE_ATTENTION_TYPES};
-use data::{any_blocks, rows};
+use data::{any_blocks, bytes_of_blocks, rows};
 use program::{Library, Program, Session, Type};
 
 /// The kernels of rows, and those of attention.
@@ -184,14 +189,6 @@ fn decoded<const K: usize>(blocks: &[Block<K>]) -> Vec<f32> {
     blocks.iter().flat_map(values).collect()
 }
 
-fn written<const K: usize>(blocks: &[Block<K>]) -> Vec<u8> {
-    let mut bytes = vec![0; blocks.len() * Block::<K>::BYTES];
-    for (block, bytes) in blocks.iter().zip(bytes.chunks_exact_mut(Block::<K>::BYTES)) {
-        block.write_to(bytes);
-    }
-    bytes
-}
-
 fn decodes<const K: usize>() {
     let blocks = any_blocks::<K>();
     let n = blocks.len() / ROW;
@@ -199,7 +196,7 @@ fn decodes<const K: usize>() {
     let ids: Vec<usize> = (0..n).map(|i| (i * 7 + 3) % n).collect();
 
     let mut session = Session::default();
-    let src = session.tensor(turbo(K), [ROW * QK, n, 1, 1], &written(&blocks));
+    let src = session.tensor(turbo(K), [ROW * QK, n, 1, 1], &bytes_of_blocks(&blocks));
     let ids_bytes: Vec<u8> = ids.iter().flat_map(|&i| (i as i32).to_le_bytes()).collect();
     let ids_at = session.tensor(Type::I32, [n, 1, 1, 1], &ids_bytes);
     session.op(format!("get_rows {src} {ids_at}"));
@@ -247,17 +244,21 @@ const LIMIT: f64 = 1e-6;
 /// Runs the cases, and says which are not right.
 fn attend(program: &Program, cases: &[Case]) -> Result<Vec<Vec<String>>, String> {
     let mut session = Session::default();
-    let inputs: Vec<_> = cases
+    let problems: Vec<_> = cases
         .iter()
         .enumerate()
-        .map(|(i, &case)| attention::put(&mut session, case, 1000 + i as u64))
+        .map(|(i, &case)| {
+            let data = Data::new(Case { seed: 1000 + i as u64, ..case });
+            attention::put(&mut session, &data);
+            data
+        })
         .collect();
     let results = session.run(program)?;
     assert_eq!(results.len(), cases.len());
     let mut wrong = String::new();
     let mut largest = 0.0f64;
-    for ((case, inputs), done) in cases.iter().zip(&inputs).zip(&results) {
-        let error = inputs.error(done);
+    for ((case, data), done) in cases.iter().zip(&problems).zip(&results) {
+        let error = nmse(data, done);
         largest = largest.max(error);
         if error.is_nan() || error > LIMIT {
             wrong += &format!("NMSE {error:.1e}: {case:?}\n  by {:?}\n", done.kernels);
@@ -271,11 +272,11 @@ fn attend(program: &Program, cases: &[Case]) -> Result<Vec<Vec<String>>, String>
 }
 
 /// Pairs of types that upstream has no kernel for.
-fn pairs() -> Vec<(Type, Type)> {
-    TYPES
+fn pairs() -> Vec<(KvType, KvType)> {
+    DEVICE_ATTENTION_TYPES
         .into_iter()
-        .flat_map(|k| TYPES.map(|v| (k, v)))
-        .filter(|&(k, v)| k != v || !matches!(k, Type::F16 | Type::Q8_0))
+        .flat_map(|k| DEVICE_ATTENTION_TYPES.map(|v| (k, v)))
+        .filter(|&(k, v)| k != v || !matches!(k, KvType::F16 | KvType::Q8_0))
         .collect()
 }
 
@@ -285,24 +286,24 @@ fn every_pair(dim: usize) {
     for (k, v) in pairs() {
         let pair = format!("{}_{}_dk{dim}_dv{dim}", k.name(), v.name());
         for case in [
-            Case::new(k, v, dim),
-            Case { anchors: true, ..Case::new(k, v, dim) },
-            Case::full(k, v, dim, false),
-            Case::full(k, v, dim, true),
+            plain(k, v, dim),
+            Case { ids: Ids::Runs, ..plain(k, v, dim) },
+            full(k, v, dim, Ids::Absent),
+            full(k, v, dim, Ids::Scattered),
         ] {
             cases.push(case);
             names.push(format!("kernel_flash_attn_ext_vec_{pair}"));
             // Many queries.
-            cases.push(Case { queries: 21, ..case });
+            cases.push(Case { tokens: 21, ..case });
             names.push(format!("kernel_flash_attn_ext_f16_dk{dim}_dv{dim}"));
         }
     }
     // Upstream's pairs with anchors.
-    for kind in [Type::F16, Type::Q8_0] {
-        let case = Case::full(kind, kind, dim, true);
+    for kind in [KvType::F16, KvType::Q8_0] {
+        let case = full(kind, kind, dim, Ids::Runs);
         cases.push(case);
         names.push(format!("kernel_flash_attn_ext_vec_{}_dk{dim}_dv{dim}", kind.name()));
-        cases.push(Case { queries: 21, ..case });
+        cases.push(Case { tokens: 21, ..case });
         names.push(format!("kernel_flash_attn_ext_f16_dk{dim}_dv{dim}"));
     }
     let kernels = attend(program(), &cases).unwrap_or_else(|wrong| panic!("{wrong}"));
@@ -313,8 +314,7 @@ fn every_pair(dim: usize) {
 
 /// What docs/support.md says.
 #[test]
-fn pairs_and_heads_are_those_of_the_matrix() {
-    assert_eq!(TYPES.map(Type::name), DEVICE_ATTENTION_TYPES.map(KvType::name));
+fn heads_are_those_of_the_matrix() {
     assert_eq!(DEVICE_ATTENTION_HEAD_DIMS, [64, 128, 256]);
 }
 
@@ -337,19 +337,26 @@ fn every_pair_attends_with_heads_of_256() {
 /// round of them, numbers of queries at which another kernel is chosen, each option by itself.
 #[test]
 fn other_shapes_attend() {
-    let base = Case::new(Type::Turbo4, Type::Turbo2, 64);
-    let sequences = Case { batches: 2, ..Case::full(Type::Turbo3, Type::Turbo4, 128, true) };
+    let base = plain(KvType::Turbo(Turbo4), KvType::Turbo(Turbo2), 64);
+    let anchored = Case { ids: Ids::Runs, ..base };
+    let sequences = Case {
+        batches: 2,
+        batches_kv: 2,
+        mask_batches: 2,
+        ids_batches: 2,
+        ..full(KvType::Turbo(Turbo3), KvType::Turbo(Turbo4), 128, Ids::Runs)
+    };
     let cases = [
         sequences,
-        Case { queries: 40, ..sequences },
-        Case { cells: 8200, heads: [1, 1], anchors: true, ..base },
-        Case { cells: 2100, heads: [2, 2], mask: true, queries: 2, ..base },
-        Case { queries: 19, mask: true, ..base },
-        Case { queries: 20, mask: true, ..base },
-        Case { mask: true, anchors: true, ..base },
-        Case { softcap: 5.0, anchors: true, ..base },
-        Case { mask: true, max_bias: 4.0, anchors: true, heads: [6, 2], ..base },
-        Case { sinks: true, cells: 1, ..base },
+        Case { tokens: 40, ..sequences },
+        Case { n_kv: 8200, heads: 1, ..anchored },
+        Case { n_kv: 2100, heads_k: 2, heads_v: 2, mask: Mask::Causal, tokens: 2, ..base },
+        Case { tokens: 19, mask: Mask::Causal, ..base },
+        Case { tokens: 20, mask: Mask::Causal, ..base },
+        Case { mask: Mask::Random, ..anchored },
+        Case { softcap: 5.0, ..anchored },
+        Case { mask: Mask::Causal, max_bias: 4.0, heads: 6, heads_k: 2, heads_v: 2, ..anchored },
+        Case { sinks: true, n_kv: 1, ..base },
     ];
     let kernels = attend(program(), &cases).unwrap_or_else(|wrong| panic!("{wrong}"));
     let vec = |i: usize| kernels[i].iter().any(|k| k.contains("_vec_turbo"));
@@ -359,8 +366,9 @@ fn other_shapes_attend() {
 /// Heads without a kernel of theirs go through f16, with one query, too.
 #[test]
 fn other_heads_attend_through_f16() {
-    let case = Case { dims: [192, 128], ..Case::full(Type::Turbo4, Type::Turbo3, 192, true) };
-    let cases = [case, Case { queries: 1, anchors: false, ..case }];
+    let case = full(KvType::Turbo(Turbo4), KvType::Turbo(Turbo3), 192, Ids::Runs);
+    let case = Case { dv: 128, ..case };
+    let cases = [case, Case { tokens: 1, ids: Ids::Absent, ..case }];
     let kernels = attend(program(), &cases).unwrap_or_else(|wrong| panic!("{wrong}"));
     for kernels in kernels {
         assert!(
@@ -378,18 +386,17 @@ fn what_has_no_kernel_is_refused() {
         put(&mut session);
         assert_eq!(session.run(program()).map(|_| ()), Err("unsupported".into()));
     };
+    let turbo = KvType::Turbo(Turbo4);
     for case in [
         // Heads that upstream has no kernel for.
-        Case::new(Type::Turbo4, Type::Turbo4, 320),
-        Case { dims: [128, 64], ..Case::new(Type::Turbo4, Type::F16, 64) },
-        Case { anchors: true, ..Case::new(Type::F16, Type::F16, 80) },
+        plain(turbo, turbo, 320),
+        Case { dv: 64, ..plain(turbo, KvType::F16, 128) },
+        Case { ids: Ids::Runs, ..plain(KvType::F16, KvType::F16, 80) },
         // Keys of f32 are not made f16.
-        Case { anchors: true, ..Case::new(Type::F32, Type::F32, 64) },
-        Case::new(Type::F32, Type::Turbo4, 64),
+        Case { ids: Ids::Runs, ..plain(KvType::F32, KvType::F32, 64) },
+        plain(KvType::F32, turbo, 64),
     ] {
-        refused(&|session| {
-            attention::put(session, case, 1);
-        });
+        refused(&|session| attention::put(session, &Data::new(case)));
     }
     // Between two of the types; f16 rows.
     let zeros = [0; 4 * QK];
@@ -437,7 +444,8 @@ fn another_constant_is_noticed() {
         kernels: &["_turbo4_turbo4_dk64_dv64"],
         optimized: false,
     };
-    let case = Case { anchors: true, ..Case::new(Type::Turbo4, Type::Turbo4, 64) };
+    let turbo = KvType::Turbo(Turbo4);
+    let case = Case { ids: Ids::Runs, ..plain(turbo, turbo, 64) };
     // A rotation of the path; the anchors' part of a logit; what cells of the next 32 begin with.
     for (i, (from, to)) in [
         ("u >> 14 ^", "u >> 13 ^"),
@@ -461,9 +469,9 @@ fn a_barrier_that_not_all_reach_is_noticed() {
         kernels: &["kernel_set_rows_f32_i64_turbo4"],
         optimized: false,
     };
-    let at = "    scores[sg] = score;";
+    let at = "    scores[sg] = c.score;";
     let program =
-        mutant("metal-barrier", rows, at, "    if (sg == 3) return;\n    scores[sg] = score;");
+        mutant("metal-barrier", rows, at, "    if (sg == 3) return;\n    scores[sg] = c.score;");
     let error = sets_rows::<4>(&program, true).unwrap_err();
     assert!(error.contains("threads wait for others that never come"), "{error}");
 }
@@ -491,12 +499,17 @@ fn keeps_address_spaces(from: &str, to: &str) -> bool {
         ("reg = (type4) reg_f;", "reg = __builtin_convertvector(reg_f, type4);"),
         ("(float4) m4[j]", "__builtin_convertvector(m4[j], float4)"),
         ("(float4) sq4[qq*PK4 + j]", "__builtin_convertvector(sq4[qq*PK4 + j], float4)"),
-        ("return uint2(", "return (uint2) ("),
         (from, to),
     ];
-    let mut seen = [false; 5];
-    for file in ["metal/turbo-metal.h", "metal/turbo-anchors.h", "turbo-codec.h", "turbo-tables.h"]
-    {
+    let mut seen = [false; 4];
+    let files = [
+        "metal/turbo-metal.h",
+        "metal/turbo-anchors.h",
+        "turbo-codec-lanes.h",
+        "turbo-codec.h",
+        "turbo-tables.h",
+    ];
+    for file in files {
         let path = root.join("ggml-ext").join(file);
         let mut text = std::fs::read_to_string(&path).expect("a header");
         for ((from, to), seen) in conversions.iter().zip(&mut seen) {
@@ -505,7 +518,7 @@ fn keeps_address_spaces(from: &str, to: &str) -> bool {
         }
         std::fs::write(dir.path().join(path.file_name().expect("a name")), text).expect("a file");
     }
-    assert_eq!(seen, [true; 5], "a text to replace is not there");
+    assert_eq!(seen, [true; 4], "a text to replace is not there");
     std::fs::write(dir.path().join("metal_stdlib"), "").expect("a file");
     // The compiler proper: its driver has notions of its own about the target.
     let clang = program::clang();

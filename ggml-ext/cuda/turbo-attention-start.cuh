@@ -24,7 +24,7 @@ attention_kernels find_attention_256(ggml_type k, ggml_type v);
 
 template <int D, typename TK, typename TV> static void
 start_attention(const attention_args & args, dim3 blocks, cudaStream_t stream) {
-    attention_kernel<D, TK, TV><<<blocks, dim3(WARP, n_warps_of<D>), 0, stream>>>(args);
+    attention_kernel<D, TK, TV><<<blocks, dim3(LANES, n_warps_of<D>), 0, stream>>>(args);
 }
 
 template <int D> static void

@@ -37,9 +37,34 @@ struct attention_args {
     float *  out;   // [n_splits, n_batch, n_head_kv, n_rows, D], sums of weights times values
     float2 * stats; // [n_splits, n_batch, n_head_kv, n_rows]: the largest logit, the sum of weights; in units of log 2
 
-    // rows of a KV head: token after token
-    __device__ __forceinline__ int group()  const { return (int) (q.ne[2]/k.ne[2]); }
-    __device__ __forceinline__ int n_rows() const { return (int) q.ne[1]*group(); }
+    // rows of a KV head: token after token, and its heads of each
+    __host__ __device__ __forceinline__ int group()  const { return (int) (q.ne[2]/k.ne[2]); }
+    __host__ __device__ __forceinline__ int n_rows() const { return (int) q.ne[1]*group(); }
+
+    // of all KV heads, ROWS rows each
+    int n_groups() const { return (n_rows() + ROWS - 1)/ROWS*(int) k.ne[2]; }
+
+    // the operator's parameters; after q
+    void set_options(float op_scale, float op_max_bias, float op_softcap) {
+        scale    = op_softcap == 0.0f ? op_scale : op_scale/op_softcap;
+        max_bias = op_max_bias;
+        softcap  = op_softcap;
+
+        n_head_log2 = 1;
+        while (2*n_head_log2 <= q.ne[2]) {
+            n_head_log2 *= 2;
+        }
+    }
+
+    __device__ __forceinline__ int token(int row)             const { return row/group(); }
+    __device__ __forceinline__ int head (int head_kv, int row) const { return head_kv*group() + row%group(); }
+
+    __device__ __forceinline__ const float * query(int head_kv, int row, int batch) const {
+        return (const float *) (q.data + token(row)*q.nb[1] + head(head_kv, row)*q.nb[2] + batch*q.nb[3]);
+    }
+
+    // of K, V and anchors
+    __device__ __forceinline__ int batch_kv(int batch) const { return (int) (batch/(q.ne[3]/k.ne[3])); }
 };
 
 // ALiBi's slope of a head
@@ -66,19 +91,16 @@ struct row_state {
 template <int D, typename KT> TQ_FN void load_queries(const attention_args & args, uint32_t (&out)[ROWS][D/2 + 4], float (&factors)[ROWS], int row0, int head_kv, int batch) {
     const int n_warps = (int) blockDim.y;
     for (int r = threadIdx.y; r < ROWS; r += n_warps) {
-        const int    row   = row0 + r;
-        const bool   there = row < args.n_rows();
-        const int    token = there ? row/args.group() : 0;
-        const int    head  = head_kv*args.group() + (there ? row%args.group() : 0);
-        const float * q    = (const float *) (args.q.data + token*args.q.nb[1] + head*args.q.nb[2] + batch*args.q.nb[3]);
+        const bool    there = row0 + r < args.n_rows();
+        const float * q     = args.query(head_kv, there ? row0 + r : 0, batch);
 
         float largest = 0.0f;
-        for (int i = threadIdx.x; i < D; i += WARP) {
+        for (int i = threadIdx.x; i < D; i += LANES) {
             largest = fmaxf(largest, there ? fabsf(q[i]) : 0.0f);
         }
         largest = largest_of_warp(largest);
         const float inverse = largest > 0.0f ? 1.0f/largest : 0.0f;
-        for (int i = threadIdx.x; i < D/2; i += WARP) {
+        for (int i = threadIdx.x; i < D/2; i += LANES) {
             // columns 2 i and 2 i + 1 of all steps
             const int b = i/(QK/2);
             const int s = i/8%4;
@@ -96,7 +118,7 @@ template <int D, typename KT> TQ_FN void load_queries(const attention_args & arg
 
 // Blocks: splits, rows of KV heads by ROWS, batches. Threads: 32, n_warps_of<D>.
 template <int D, typename TK, typename TV> __global__ void
-__launch_bounds__(WARP*n_warps_of<D>, 2)
+__launch_bounds__(LANES*n_warps_of<D>, 2)
 attention_kernel(const attention_args args) {
     typedef typename tile_of<TK, D>::type k_tile;
     typedef typename tile_of<TV, D>::type v_tile;
@@ -131,7 +153,7 @@ attention_kernel(const attention_args args) {
     const int head_kv   = (int) blockIdx.y/per_head;
     const int row0      = (int) blockIdx.y%per_head*ROWS;
     const int batch     = (int) blockIdx.z;
-    const int batch_kv  = (int) (batch/(args.q.ne[3]/args.k.ne[3]));
+    const int batch_kv  = args.batch_kv(batch);
     const int n_kv      = (int) args.k.ne[1];
 
     load_queries<D, k_tile>(args, queries, factors, row0, head_kv, batch);
@@ -141,15 +163,14 @@ attention_kernel(const attention_args args) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         const int  r     = lane.g + 8*i;
-        const bool there = row0 + r < n_rows;
-        const int  token = there ? (row0 + r)/args.group() : 0;
-        const int  head  = head_kv*args.group() + (there ? (row0 + r)%args.group() : 0);
+        const int  row   = row0 + r < n_rows ? row0 + r : 0; // one that is there
+        const int  head  = args.head(head_kv, row);
         rows[i].largest = -INFINITY;
         rows[i].sum     = 0.0f;
         rows[i].factor  = factors[r]*args.scale;
         rows[i].slope   = slope_of(args, head);
-        rows[i].offset  = args.mask.data ? (int) ((token*args.mask.nb[1] + head%args.mask.ne[2]*args.mask.nb[2])/2) : 0;
-        rows[i].term    = there ? row0 + r : 0;
+        rows[i].offset  = args.mask.data ? (int) ((args.token(row)*args.mask.nb[1] + head%args.mask.ne[2]*args.mask.nb[2])/2) : 0;
+        rows[i].term    = row;
     }
 
     float    result[BLOCKS][8][4] = {};
@@ -195,10 +216,10 @@ attention_kernel(const attention_args args) {
 
         k_rows.first = first;
         v_rows.first = first;
-        __syncwarp(); // the tile before has been read
+        ggml_cuda_syncwarp(); // the tile before has been read
         k.load(k_rows);
         v.load(v_rows);
-        __syncwarp();
+        ggml_cuda_syncwarp();
 
         // logits
         float products[N][4] = {};
@@ -255,8 +276,8 @@ attention_kernel(const attention_args args) {
         float correction[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            largest[i] = fmaxf(largest[i], exchange(largest[i], 1));
-            largest[i] = fmaxf(largest[i], exchange(largest[i], 2));
+            largest[i] = fmaxf(largest[i], shuffle_xor(largest[i], 1));
+            largest[i] = fmaxf(largest[i], shuffle_xor(largest[i], 2));
             correction[i] = largest[i] == -INFINITY ? 1.0f : exp2f(rows[i].largest - largest[i]);
             rows[i].largest = largest[i];
             rows[i].sum    *= correction[i];
@@ -319,8 +340,8 @@ attention_kernel(const attention_args args) {
     // the warps' results, added up one after the other
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-        rows[i].sum += exchange(rows[i].sum, 1);
-        rows[i].sum += exchange(rows[i].sum, 2);
+        rows[i].sum += shuffle_xor(rows[i].sum, 1);
+        rows[i].sum += shuffle_xor(rows[i].sum, 2);
         if (lane.t == 0) {
             largests[warp][lane.g + 8*i] = rows[i].largest;
             sums    [warp][lane.g + 8*i] = rows[i].sum;
@@ -358,7 +379,7 @@ attention_kernel(const attention_args args) {
     }
 
     const int64_t out_row = (((int64_t) blockIdx.x*args.q.ne[3] + batch)*args.k.ne[2] + head_kv)*n_rows + row0;
-    for (int i = (int) threadIdx.y*WARP + (int) threadIdx.x; i < ROWS*D; i += N_WARPS*WARP) {
+    for (int i = (int) threadIdx.y*LANES + (int) threadIdx.x; i < ROWS*D; i += N_WARPS*LANES) {
         if (row0 + i/D < n_rows) {
             args.out[(out_row + i/D)*D + i%D] = shared.sums[i/D][i%D];
         }
@@ -383,8 +404,8 @@ combine_kernel(const attention_args args, const float * sinks, const view dst) {
     const int row     = (int) blockIdx.x;
     const int head_kv = (int) blockIdx.y;
     const int batch   = (int) blockIdx.z;
-    const int token   = row/args.group();
-    const int head    = head_kv*args.group() + row%args.group();
+    const int token   = args.token(row);
+    const int head    = args.head(head_kv, row);
 
     const int64_t n_all = args.q.ne[3]*args.k.ne[2]*args.n_rows(); // rows of a split
     const int64_t first = ((int64_t) batch*args.k.ne[2] + head_kv)*args.n_rows() + row;

@@ -8,18 +8,17 @@
 
 namespace turbo {
 
-// Types of K and V, read 32 values at a time: bytes of 64 values, and values 32 c to 32 c + 31 of a row to out(i, value).
+// Types of K and V, read 32 values at a time: values 32 c to 32 c + 31 of a row to out(i, value).
 template <int K> struct kv_turbo {
-    static constexpr int bytes = block_bytes<K>;
     template <typename F> static __device__ __forceinline__ void read(const char * row, int64_t c, const F & out) {
-        decode_half<K>(row + c/2*bytes, (int) (c%2), out);
+        decode_half<K>(row + c/2*block_bytes<K>, (int) (c%2), out);
     }
 };
 
 struct kv_q8_0 {
-    static constexpr int bytes = 2*34;
+    static constexpr int BYTES = 34; // of a block of 32
     template <typename F> static __device__ __forceinline__ void read(const char * row, int64_t c, const F & out) {
-        const char * block = row + c*34;
+        const char * block = row + c*BYTES;
         const float  d     = float_of_half(*(const uint16_t *) block);
 #pragma unroll
         for (int i = 0; i < 32; i += 2) {
@@ -31,7 +30,6 @@ struct kv_q8_0 {
 };
 
 struct kv_f16 {
-    static constexpr int bytes = 2*QK;
     template <typename F> static __device__ __forceinline__ void read(const char * row, int64_t c, const F & out) {
         const uint16_t * x = (const uint16_t *) row + 32*c;
 #pragma unroll

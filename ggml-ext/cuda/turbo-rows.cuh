@@ -1,22 +1,13 @@
-// Rows of turbo blocks on a GPU: encoded by four threads a block, one for each scale, decoded by two, one for each half.
-//
-// The encoder is a search of 160 steps over 64 states in a thread's registers; what the threads of a block share are
-// the values, which the first of them to read brings into the cache.
+// Rows of turbo blocks on a GPU: encoded by four threads a block or by four warps, one for each scale, decoded by two
+// threads, one for each half.
 
 #pragma once
 
+#include "turbo-codec-lanes.h"
 #include "turbo-levels.cuh"
 
 namespace turbo {
 
-constexpr int WARP = 32;
-
-// what the lane has whose number differs by these bits
-template <typename T> TQ_FN T exchange(T x, int offset) {
-    return __shfl_xor_sync(0xffffffff, x, offset, WARP);
-}
-
-constexpr int BLOCK_THREADS_ENCODE = TQ_SCALES;
 constexpr int BLOCK_THREADS_DECODE = 2;
 
 // bytes of a block
@@ -34,48 +25,104 @@ TQ_FN void store_word(char * p, uint32_t x) {
     h[1] = (uint16_t) (x >> 16);
 }
 
-// The best of a block's candidates, to every thread of the block: the first of several.
-TQ_FN int best_of_block(float score, int i) {
-    int best = i;
+//
+// encoders: which block of 64 values a thread works on, and its work
+//
+
+// Four threads next to each other: the search of 160 steps over 64 states in a thread's registers; what the threads share
+// are the values, which the first of them to read brings into the cache. The least work.
+struct encode_by_threads {
+    static constexpr int N_THREADS = TQ_SCALES;
+
+    static __device__ __forceinline__ int64_t block() {
+        return ((int64_t) blockIdx.x*blockDim.x + threadIdx.x)/N_THREADS;
+    }
+
+    // The best of four candidates, to each of the threads: the first of several.
+    static __device__ __forceinline__ int best_of(float score, int i) {
+        int best = i;
 #pragma unroll
-    for (int offset = 1; offset < TQ_SCALES; offset *= 2) {
-        const float other_score = exchange(score, offset);
-        const int   other       = exchange(best, offset);
-        if (other_score > score || (other_score == score && other < best)) {
-            score = other_score;
-            best  = other;
+        for (int offset = 1; offset < N_THREADS; offset *= 2) {
+            const float other_score = shuffle_xor(score, offset);
+            const int   other       = shuffle_xor(best, offset);
+            if (other_score > score || (other_score == score && other < best)) {
+                score = other_score;
+                best  = other;
+            }
+        }
+        return best;
+    }
+
+    // x(e) is value e. All threads of the warp are here, those without a block with is_there = false.
+    template <int K, typename F> static __device__ __forceinline__ void encode_block(const F & x, char * dst, bool is_there) {
+        const int i = (int) threadIdx.x%N_THREADS;
+        values v;
+        for (int e = 0; e < QK; ++e) {
+            v.y[e] = is_there ? x(e) : 0.0f;
+        }
+        normalize(v);
+
+        candidate c = {};
+        if (v.extent > 0.0f) {
+            c = encode<K>(v, i);
+        }
+        if (best_of(c.score, i) != i || !is_there) {
+            return;
+        }
+        turbo::block<K> b = {};
+        if (c.score > 0.0f) {
+            b = make_block<K>(v, c, i);
+        }
+        *(uint16_t *) dst = b.scale;
+#pragma unroll
+        for (int k = 0; k < K; ++k) {
+            store_word(dst + 2 + 8*k,     b.index.w[k][0]);
+            store_word(dst + 2 + 8*k + 4, b.index.w[k][1]);
         }
     }
-    return best;
-}
+};
 
-// 64 values to a block, by TQ_SCALES threads next to each other, of which this is number i; all threads of the warp
-// are here, those without a block with is_there = false
-template <int K, typename src_t> TQ_FN void encode_block(const src_t * x, char * dst, int i, bool is_there) {
-    values v;
-    for (int e = 0; e < QK; ++e) {
-        v.y[e] = is_there ? (float) x[e] : 0.0f;
-    }
-    normalize(v);
+// Four warps, which are a block of threads: the soonest.
+struct encode_by_warps {
+    static constexpr int N_THREADS = TQ_SCALES*LANES;
 
-    candidate c = {};
-    if (v.extent > 0.0f) {
-        c = encode<K>(v, i);
+    static __device__ __forceinline__ int64_t block() {
+        return blockIdx.x;
     }
-    if (best_of_block(c.score, i) != i || !is_there) {
-        return;
-    }
-    block<K> b = {};
-    if (c.score > 0.0f) {
-        b = make_block<K>(v, c, i);
-    }
-    *(uint16_t *) dst = b.scale;
+
+    template <int K, typename F> static __device__ __forceinline__ void encode_block(const F & x, char * dst, bool is_there) {
+        if (!is_there) {
+            return; // nor is any other thread
+        }
+        const int l = (int) threadIdx.x%LANES;
+        const int i = (int) threadIdx.x/LANES;
+
+        const lane_values v = normalize(x(l), x(l + LANES), l);
+        lane_candidate c = {};
+        if (v.extent > 0.0f) {
+            c = encode<K>(v, i, l);
+        }
+        __shared__ float scores[TQ_SCALES];
+        scores[i] = c.score;
+        __syncthreads();
+        int best = 0;
 #pragma unroll
-    for (int k = 0; k < K; ++k) {
-        store_word(dst + 2 + 8*k,     b.index.w[k][0]);
-        store_word(dst + 2 + 8*k + 4, b.index.w[k][1]);
+        for (int s = 1; s < TQ_SCALES; ++s) {
+            best = scores[s] > scores[best] ? s : best;
+        }
+        if (i != best) {
+            return;
+        }
+        const uint16_t scale = c.score > 0.0f ? scale_bits(c.scale, v.exponent) : 0;
+        const uint16_t word  = planes_word<K>(c, l);
+        if (l < 4*K) {
+            *(uint16_t *) (dst + 2 + 2*l) = scale ? word : 0;
+        }
+        if (l == 0) {
+            *(uint16_t *) dst = scale;
+        }
     }
-}
+};
 
 // The numbers of half h, as if it were the first: a path that is rotated by 32 is decoded like any other.
 template <int K> TQ_FN planes<K + 1> load_numbers(const char * src, int h) {
@@ -115,38 +162,70 @@ struct view {
     }
 };
 
-// rows of floats to the rows of dst that ids names: GGML_OP_SET_ROWS
-template <int K, typename src_t, typename id_t> static __global__ void
-set_rows_kernel(const view src, const view ids, const view dst, const int64_t n_blocks) {
-    const int64_t thread = (int64_t) blockIdx.x*blockDim.x + threadIdx.x;
-    const int64_t block  = thread/BLOCK_THREADS_ENCODE;
-    const bool    there  = block < n_blocks;
-    const int64_t b      = there ? block : 0;
+// Rows of floats to the rows of dst that ids names. Row i is measured from row anchor_ids[i] of anchors, which are
+// halves, if there are any.
+struct rows_to_set {
+    view    src;
+    view    ids;
+    view    dst;
+    view    anchors;
+    view    anchor_ids;
+    int64_t n_blocks;
+};
 
-    const int64_t per_row = src.ne[0]/QK;
+template <typename encoder, int K, typename src_t, typename id_t> static __device__ __forceinline__ void set_block(const rows_to_set & rows) {
+    const int64_t block = encoder::block();
+    const bool    there = block < rows.n_blocks;
+    const int64_t b     = there ? block : 0;
+
+    const int64_t per_row = rows.src.ne[0]/QK;
     const int64_t r  = b/per_row;
-    const int64_t i1 = r%src.ne[1];
-    const int64_t i2 = r/src.ne[1]%src.ne[2];
-    const int64_t i3 = r/src.ne[1]/src.ne[2];
-    const int64_t id = *(const id_t *) (ids.data + i1*ids.nb[0] + i2%ids.ne[1]*ids.nb[1] + i3%ids.ne[2]*ids.nb[2]);
+    const int64_t i1 = r%rows.src.ne[1];
+    const int64_t i2 = r/rows.src.ne[1]%rows.src.ne[2];
+    const int64_t i3 = r/rows.src.ne[1]/rows.src.ne[2];
+    const int64_t id = *(const id_t *) (rows.ids.data + i1*rows.ids.nb[0] + i2%rows.ids.ne[1]*rows.ids.nb[1] + i3%rows.ids.ne[2]*rows.ids.nb[2]);
 
-    const src_t * x = (const src_t *) src.row(r) + b%per_row*QK;
-    char        * y = dst.data + id*dst.nb[1] + i2*dst.nb[2] + i3*dst.nb[3] + b%per_row*block_bytes<K>;
-    encode_block<K>(x, y, (int) (thread%BLOCK_THREADS_ENCODE), there);
+    const src_t * x = (const src_t *) rows.src.row(r) + b%per_row*QK;
+    char        * y = rows.dst.data + id*rows.dst.nb[1] + i2*rows.dst.nb[2] + i3*rows.dst.nb[3] + b%per_row*block_bytes<K>;
+
+    const uint16_t * m = nullptr;
+    if (rows.anchors.data) {
+        const int32_t anchor = *(const int32_t *) (rows.anchor_ids.data + i1*rows.anchor_ids.nb[0]);
+        m = (const uint16_t *) (rows.anchors.data + anchor*rows.anchors.nb[1]) + b%per_row*QK;
+    }
+    encoder::template encode_block<K>([&](int e) {
+        const float value = (float) x[e];
+        return m ? value - float_of_half(m[e]) : value;
+    }, y, there);
+}
+
+// GGML_OP_SET_ROWS
+template <typename encoder, int K, typename src_t, typename id_t> static __global__ void
+set_rows_kernel(const rows_to_set rows) {
+    set_block<encoder, K, src_t, id_t>(rows);
+}
+
+// The new keys and values of a layer at once: blockIdx.y tells which.
+template <int KK, int KV> static __global__ void
+set_both_kernel(const rows_to_set keys, const rows_to_set values) {
+    if (blockIdx.y == 0) {
+        set_block<encode_by_warps, KK, float, int64_t>(keys);
+    } else {
+        set_block<encode_by_warps, KV, float, int64_t>(values);
+    }
 }
 
 // GGML_OP_CPY to a turbo type; both rows are whole blocks, and their lengths may differ
-template <int K, typename src_t> static __global__ void
+template <typename encoder, int K, typename src_t> static __global__ void
 encode_kernel(const view src, const view dst, const int64_t n_blocks) {
-    const int64_t thread = (int64_t) blockIdx.x*blockDim.x + threadIdx.x;
-    const int64_t block  = thread/BLOCK_THREADS_ENCODE;
-    const bool    there  = block < n_blocks;
+    const int64_t block = encoder::block();
+    const bool    there = block < n_blocks;
     const int64_t b      = there ? block : 0;
 
     const int64_t s = src.ne[0]/QK;
     const int64_t d = dst.ne[0]/QK;
     const src_t * x = (const src_t *) src.row(b/s) + b%s*QK;
-    encode_block<K>(x, dst.row(b/d) + b%d*block_bytes<K>, (int) (thread%BLOCK_THREADS_ENCODE), there);
+    encoder::template encode_block<K>([&](int e) { return (float) x[e]; }, dst.row(b/d) + b%d*block_bytes<K>, there);
 }
 
 TQ_FN void put(float * dst, float x) { *dst = x; }

@@ -12,19 +12,17 @@ terms_kernel(const attention_args args, const view table, float * terms) {
     const int id       = (int) blockIdx.x;
     const int head_kv  = (int) blockIdx.y;
     const int batch    = (int) blockIdx.z;
-    const int batch_kv = (int) (batch/(args.q.ne[3]/args.k.ne[3]));
+    const int batch_kv = args.batch_kv(batch);
     const int n_rows   = args.n_rows();
 
     const uint16_t * m = (const uint16_t *) (table.data + id*table.nb[1] + head_kv*table.nb[2] + batch_kv*table.nb[3]);
     for (int row = 0; row < n_rows; ++row) {
-        const int     token = row/args.group();
-        const int     head  = head_kv*args.group() + row%args.group();
-        const float * q     = (const float *) (args.q.data + token*args.q.nb[1] + head*args.q.nb[2] + batch*args.q.nb[3]);
+        const float * q = args.query(head_kv, row, batch);
         float sum = 0.0f;
-        for (int i = (int) threadIdx.x; i < (int) args.q.ne[0]; i += WARP) {
+        for (int i = (int) threadIdx.x; i < (int) args.q.ne[0]; i += LANES) {
             sum += q[i]*float_of_half(m[i]);
         }
-        sum = sum_of_warp(sum);
+        sum = lanes_sum(sum);
         if (threadIdx.x == 0) {
             terms[(((int64_t) batch*args.k.ne[2] + head_kv)*args.n_anchors + id)*n_rows + row] = sum;
         }

@@ -56,13 +56,13 @@ template <int K, int D> struct turbo_tile {
         // lanes next to each other load words next to each other
         [[maybe_unused]] constexpr int AT_ONCE = D > 128 ? 2 : 8;
 #pragma unroll AT_ONCE
-        for (int i = threadIdx.x; i < TILE*BLOCKS*WORDS; i += WARP) {
+        for (int i = threadIdx.x; i < TILE*BLOCKS*WORDS; i += LANES) {
             const int w    = i%WORDS;
             const int b    = i/WORDS%BLOCKS;
             const int cell = i/WORDS/BLOCKS;
             words[b][w][cell] = load_word(rows.row(cell) + b*block_bytes<K> + 2 + 4*w);
         }
-        for (int i = threadIdx.x; i < TILE*BLOCKS; i += WARP) {
+        for (int i = threadIdx.x; i < TILE*BLOCKS; i += LANES) {
             const int b    = i%BLOCKS;
             const int cell = i/BLOCKS;
             scales[b][cell] = float_of_half(*(const uint16_t *) (rows.row(cell) + b*block_bytes<K>));
@@ -132,7 +132,7 @@ template <int K, int D> struct turbo_tile {
 // f16 and q8_0: a lane has 16 values in a row of a key, 8 of a value
 //
 
-template <int D> struct direct_tile {
+struct direct_tile {
     static constexpr bool HAS_SCALE = false;
 
     __device__ __forceinline__ void load(const rows_t &) {}
@@ -150,7 +150,7 @@ template <int D> struct direct_tile {
     }
 };
 
-template <int D> struct f16_tile : direct_tile<D> {
+struct f16_tile : direct_tile {
     __device__ __forceinline__ void keys(uint32_t (&out)[4][2], int b, int cell, lane_t lane, const rows_t & rows) const {
         const uint32_t * x = (const uint32_t *) (rows.row(cell) + 2*(b*QK + 16*lane.t));
 #pragma unroll
@@ -171,8 +171,8 @@ template <int D> struct f16_tile : direct_tile<D> {
     }
 };
 
-template <int D> struct q8_0_tile : direct_tile<D> {
-    static constexpr int BYTES = 34; // of a block of 32
+struct q8_0_tile : direct_tile {
+    static constexpr int BYTES = kv_q8_0::BYTES;
 
     // four quants from a block's quant i on, as bytes that stand for byte - 128
     static __device__ __forceinline__ uint32_t quants(const char * block, int i) {
@@ -213,7 +213,7 @@ template <int D> struct q8_0_tile : direct_tile<D> {
 // kv_turbo<K>, kv_f16 and kv_q8_0 to their tiles
 template <typename T, int D> struct tile_of;
 template <int K, int D> struct tile_of<kv_turbo<K>, D> { typedef turbo_tile<K, D> type; };
-template <int D>        struct tile_of<kv_f16,      D> { typedef f16_tile<D>      type; };
-template <int D>        struct tile_of<kv_q8_0,     D> { typedef q8_0_tile<D>     type; };
+template <int D>        struct tile_of<kv_f16,      D> { typedef f16_tile         type; };
+template <int D>        struct tile_of<kv_q8_0,     D> { typedef q8_0_tile        type; };
 
 } // namespace turbo

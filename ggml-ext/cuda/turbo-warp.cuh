@@ -9,16 +9,8 @@ namespace turbo {
 // the largest of all lanes
 TQ_FN float largest_of_warp(float x) {
 #pragma unroll
-    for (int offset = WARP/2; offset > 0; offset /= 2) {
-        x = fmaxf(x, exchange(x, offset));
-    }
-    return x;
-}
-
-TQ_FN float sum_of_warp(float x) {
-#pragma unroll
-    for (int offset = WARP/2; offset > 0; offset /= 2) {
-        x += exchange(x, offset);
+    for (int offset = LANES/2; offset > 0; offset /= 2) {
+        x = fmaxf(x, shuffle_xor(x, offset));
     }
     return x;
 }

@@ -5,8 +5,10 @@
 #include "fattn.cuh"
 #include "turbo-attention-start.cuh"
 #include "turbo-terms.cuh"
+#include "turbo-writes.h"
 #include "turbo.h"
 
+#include <algorithm>
 #include <mutex>
 #include <set>
 #include <tuple>
@@ -14,6 +16,7 @@
 using turbo::view;
 
 static constexpr int N_THREADS = 128;
+static_assert(N_THREADS == turbo::encode_by_warps::N_THREADS, "one of its blocks");
 
 static view view_of(const ggml_tensor * t) {
     view res = {};
@@ -51,27 +54,78 @@ static bool is_float(ggml_type type) {
     return type == GGML_TYPE_F32 || type == GGML_TYPE_F16;
 }
 
-static void set_rows(cudaStream_t stream, ggml_tensor * op) {
-    const ggml_tensor * src = op->src[0];
-    const ggml_tensor * ids = op->src[1];
+// Up to so many blocks for each multiprocessor four warps encode a block sooner than four threads: by the budget of
+// docs/cuda.md, 8,000 clocks and at most a block in 3,200, against 50,000 for all.
+static constexpr int64_t BLOCKS_BY_WARPS = 16;
 
-    const int64_t n_blocks  = ggml_nelements(src)/turbo::QK;
-    const int64_t n_threads = n_blocks*turbo::BLOCK_THREADS_ENCODE;
-    if (n_blocks == 0) {
+static bool are_few_blocks(int device, int64_t n_blocks) {
+    return n_blocks <= BLOCKS_BY_WARPS*ggml_cuda_info().devices[device].nsm;
+}
+
+// f(encoder) with the one that has n_blocks done first
+template <typename F> static void with_encoder(int device, int64_t n_blocks, const F & f) {
+    if (are_few_blocks(device, n_blocks)) {
+        f(turbo::encode_by_warps());
+    } else {
+        f(turbo::encode_by_threads());
+    }
+}
+
+static turbo::rows_to_set rows_of(const ggml_turbo_write & write) {
+    turbo::rows_to_set rows = {};
+    rows.src        = view_of(write.rows);
+    rows.ids        = view_of(write.set_rows->src[1]);
+    rows.dst        = view_of(write.set_rows);
+    rows.anchors    = view_of(write.anchors);
+    rows.anchor_ids = view_of(write.anchor_ids);
+    rows.n_blocks   = ggml_nelements(write.rows)/turbo::QK;
+    return rows;
+}
+
+static void set_rows(ggml_backend_cuda_context & ctx, const ggml_turbo_write & write) {
+    const turbo::rows_to_set rows = rows_of(write);
+    if (rows.n_blocks == 0) {
         return;
     }
     const auto start = [&](auto bits, auto x, auto id) {
-        turbo::set_rows_kernel<decltype(bits)::value, decltype(x), decltype(id)>
-            <<<grid_of(n_threads), N_THREADS, 0, stream>>>(view_of(src), view_of(ids), view_of(op), n_blocks);
+        with_encoder(ctx.device, rows.n_blocks, [&](auto encoder) {
+            turbo::set_rows_kernel<decltype(encoder), decltype(bits)::value, decltype(x), decltype(id)>
+                <<<grid_of(rows.n_blocks*encoder.N_THREADS), N_THREADS, 0, ctx.stream()>>>(rows);
+        });
     };
-    with_bits(op->type, [&](auto bits) {
-        const bool is_long = ids->type == GGML_TYPE_I64;
-        if (src->type == GGML_TYPE_F32) {
+    with_bits(write.set_rows->type, [&](auto bits) {
+        const bool is_long = write.set_rows->src[1]->type == GGML_TYPE_I64;
+        if (write.rows->type == GGML_TYPE_F32) {
             is_long ? start(bits, float(), int64_t()) : start(bits, float(), int32_t());
         } else {
             is_long ? start(bits, half(),  int64_t()) : start(bits, half(),  int32_t());
         }
     });
+}
+
+// Keys and values of one layer in one kernel, where warps encode them. The kernel has the types that caches are written from.
+static bool set_both(ggml_backend_cuda_context & ctx, const ggml_turbo_write & k, const ggml_turbo_write & v) {
+    if (k.set_rows->data == v.set_rows->data) {
+        return false; // the later one wins
+    }
+    for (const ggml_turbo_write * write : { &k, &v }) {
+        if (write->rows->type != GGML_TYPE_F32 || write->set_rows->src[1]->type != GGML_TYPE_I64) {
+            return false;
+        }
+    }
+    const turbo::rows_to_set keys   = rows_of(k);
+    const turbo::rows_to_set values = rows_of(v);
+    if (keys.n_blocks == 0 || values.n_blocks == 0 || !are_few_blocks(ctx.device, keys.n_blocks + values.n_blocks)) {
+        return false;
+    }
+    dim3 grid = grid_of(std::max(keys.n_blocks, values.n_blocks)*turbo::encode_by_warps::N_THREADS);
+    grid.y = 2;
+    with_bits(k.set_rows->type, [&](auto kk) {
+        with_bits(v.set_rows->type, [&](auto kv) {
+            turbo::set_both_kernel<decltype(kk)::value, decltype(kv)::value><<<grid, N_THREADS, 0, ctx.stream()>>>(keys, values);
+        });
+    });
+    return true;
 }
 
 static void get_rows(cudaStream_t stream, ggml_tensor * op) {
@@ -89,7 +143,8 @@ static void get_rows(cudaStream_t stream, ggml_tensor * op) {
 }
 
 // dst is that of the copy: src[1] of GGML_OP_CPY, else the operator itself
-static void copy(cudaStream_t stream, const ggml_tensor * src, const ggml_tensor * dst) {
+static void copy(ggml_backend_cuda_context & ctx, const ggml_tensor * src, const ggml_tensor * dst) {
+    cudaStream_t stream = ctx.stream();
     const int64_t n_blocks = ggml_nelements(src)/turbo::QK;
     if (n_blocks == 0) {
         return;
@@ -99,8 +154,10 @@ static void copy(cudaStream_t stream, const ggml_tensor * src, const ggml_tensor
     } else if (ggml_is_turbo(dst->type)) {
         with_bits(dst->type, [&](auto bits) {
             const auto start = [&](auto x) {
-                turbo::encode_kernel<decltype(bits)::value, decltype(x)>
-                    <<<grid_of(n_blocks*turbo::BLOCK_THREADS_ENCODE), N_THREADS, 0, stream>>>(view_of(src), view_of(dst), n_blocks);
+                with_encoder(ctx.device, n_blocks, [&](auto encoder) {
+                    turbo::encode_kernel<decltype(encoder), decltype(bits)::value, decltype(x)>
+                        <<<grid_of(n_blocks*encoder.N_THREADS), N_THREADS, 0, stream>>>(view_of(src), view_of(dst), n_blocks);
+                });
             };
             src->type == GGML_TYPE_F32 ? start(float()) : start(half());
         });
@@ -193,8 +250,12 @@ static void expand(cudaStream_t stream, const ggml_tensor * kv, const turbo::anc
 // A block of turbo-attention.cuh reads the whole cache for so many rows; beyond a few blocks, expansion costs less.
 static constexpr int64_t MAX_ROWS = 2*turbo::ROWS;
 
+static int64_t n_rows_of(const ggml_tensor * dst) {
+    return dst->src[0]->ne[1]*(dst->src[0]->ne[2]/dst->src[1]->ne[2]);
+}
+
 static bool has_few_rows(const ggml_tensor * dst) {
-    return dst->src[0]->ne[1]*(dst->src[0]->ne[2]/dst->src[1]->ne[2]) <= MAX_ROWS;
+    return n_rows_of(dst) <= MAX_ROWS;
 }
 
 // without .attention if expansion it has to be
@@ -227,19 +288,12 @@ static void attend(ggml_backend_cuda_context & ctx, ggml_tensor * dst, const tur
     args.ids  = view_of(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS]);
     args.n_anchors = table ? (int) table->ne[1] : 0;
 
-    memcpy(&args.scale,    (const float *) dst->op_params + 0, sizeof(float));
-    memcpy(&args.max_bias, (const float *) dst->op_params + 1, sizeof(float));
-    memcpy(&args.softcap,  (const float *) dst->op_params + 2, sizeof(float));
-    if (args.softcap != 0.0f) {
-        args.scale /= args.softcap;
-    }
-    args.n_head_log2 = 1;
-    while (2*args.n_head_log2 <= q->ne[2]) {
-        args.n_head_log2 *= 2;
-    }
+    float options[3]; // scale, max_bias, softcap
+    memcpy(options, dst->op_params, sizeof(options));
+    args.set_options(options[0], options[1], options[2]);
 
-    const int64_t n_rows   = q->ne[1]*(q->ne[2]/k->ne[2]);
-    const int64_t n_groups = (n_rows + turbo::ROWS - 1)/turbo::ROWS*k->ne[2];
+    const int64_t n_rows   = args.n_rows();
+    const int64_t n_groups = args.n_groups();
 
     // two blocks for each multiprocessor, if there are as many cells
     const int64_t n_sm     = ggml_cuda_info().devices[ctx.device].nsm;
@@ -257,7 +311,7 @@ static void attend(ggml_backend_cuda_context & ctx, ggml_tensor * dst, const tur
     const dim3 heads = dim3(1, (unsigned) k->ne[2], (unsigned) q->ne[3]);
     if (table) {
         args.terms = terms.alloc(q->ne[3]*k->ne[2]*args.n_anchors*n_rows);
-        turbo::terms_kernel<<<dim3((unsigned) args.n_anchors, heads.y, heads.z), turbo::WARP, 0, ctx.stream()>>>(args, view_of(table), terms.get());
+        turbo::terms_kernel<<<dim3((unsigned) args.n_anchors, heads.y, heads.z), turbo::LANES, 0, ctx.stream()>>>(args, view_of(table), terms.get());
     }
     kernels.attention(args, dim3((unsigned) args.n_splits, (unsigned) n_groups, heads.z), ctx.stream());
     kernels.combine(args, sinks ? (const float *) sinks->data : nullptr, view_of(dst), dim3((unsigned) n_rows, heads.y, heads.z), ctx.stream());
@@ -277,7 +331,7 @@ static void note_expansion(int device, const ggml_tensor * dst) {
     if (noted.insert({ device, k->type, v->type, k->ne[0] }).second) {
         GGML_LOG_WARN("%s: %s keys and %s values of head_dim %d, %d queries to a KV head: attention converts them to f16 on device %d, "
             "decoding is no faster than with an f16 cache\n", __func__, ggml_type_name(k->type), ggml_type_name(v->type),
-            (int) k->ne[0], (int) (dst->src[0]->ne[1]*(dst->src[0]->ne[2]/k->ne[2])), device);
+            (int) k->ne[0], (int) n_rows_of(dst), device);
     }
 }
 
@@ -362,13 +416,33 @@ bool ggml_cuda_turbo_supports_op(int device, const ggml_tensor * op) {
 
 void ggml_cuda_turbo_compute(ggml_backend_cuda_context & ctx, ggml_tensor * op) {
     switch (op->op) {
-        case GGML_OP_SET_ROWS:       set_rows(ctx.stream(), op);                 break;
-        case GGML_OP_GET_ROWS:       get_rows(ctx.stream(), op);                 break;
-        case GGML_OP_CPY:            copy(ctx.stream(), op->src[0], op->src[1]); break;
+        case GGML_OP_SET_ROWS:       set_rows(ctx, { op->src[0], nullptr, nullptr, op }); break;
+        case GGML_OP_GET_ROWS:       get_rows(ctx.stream(), op);                          break;
+        case GGML_OP_CPY:            copy(ctx, op->src[0], op->src[1]);                   break;
         case GGML_OP_DUP:
-        case GGML_OP_CONT:           copy(ctx.stream(), op->src[0], op);         break;
-        case GGML_OP_FLASH_ATTN_EXT: flash_attn(ctx, op);                        break;
+        case GGML_OP_CONT:           copy(ctx, op->src[0], op);                           break;
+        case GGML_OP_FLASH_ATTN_EXT: flash_attn(ctx, op);                                 break;
         default: GGML_ABORT("%s on turbo types", ggml_op_desc(op));
     }
     CUDA_CHECK(cudaGetLastError());
+}
+
+int ggml_cuda_turbo_try_fuse(ggml_backend_cuda_context & ctx, const ggml_cgraph * graph, int i) {
+    ggml_turbo_write first;
+    const int n_first = ggml_turbo_match_write(graph, i, first);
+    if (n_first == 0) {
+        return 0;
+    }
+    ggml_turbo_write second;
+    const int n_second = ggml_turbo_match_next_write(graph, i + n_first, second);
+    if (n_second != 0 && set_both(ctx, first, second)) {
+        CUDA_CHECK(cudaGetLastError());
+        return n_first + n_second - 1;
+    }
+    if (n_first == 1) {
+        return 0; // as any operator
+    }
+    set_rows(ctx, first);
+    CUDA_CHECK(cudaGetLastError());
+    return n_first - 1;
 }

@@ -12,5 +12,8 @@ bool ggml_cuda_turbo_is_ours(const ggml_tensor * op);
 bool ggml_cuda_turbo_supports_op(int device, const ggml_tensor * op);
 void ggml_cuda_turbo_compute    (ggml_backend_cuda_context & ctx, ggml_tensor * op);
 
+// Runs node i of the graph and some behind it in one kernel. Returns how many behind it; 0: none, nor has node i run
+int ggml_cuda_turbo_try_fuse(ggml_backend_cuda_context & ctx, const ggml_cgraph * graph, int i);
+
 // bytes that flash attention's result takes with what lies behind it, of any flash attention
 size_t ggml_cuda_turbo_flash_attn_alloc_size(int device, const ggml_tensor * op);

@@ -130,10 +130,12 @@ pub struct Data {
     pub case: Case,
     /// `[batches][tokens][heads][dk]`.
     pub q: Vec<f32>,
-    k: Vec<u8>,
-    v: Vec<u8>,
-    mask: Vec<u16>,
-    sinks: Vec<f32>,
+    /// Rows of K and V, `[batches_kv][n_kv][heads_k]` if interleaved, else `[batches_kv][heads_k][n_kv]`.
+    pub k: Vec<u8>,
+    pub v: Vec<u8>,
+    /// f16's bits, `[mask_batches][mask_heads][tokens][n_kv]`.
+    pub mask: Vec<u16>,
+    pub sinks: Vec<f32>,
     /// `[batches_kv][heads_k][N_ANCHORS + 1][dk]`, the last is not an anchor.
     pub anchors: Vec<f16>,
     /// `[ids_batches][n_kv + 3]`, the last three are not a cell's.
@@ -301,6 +303,14 @@ impl Data {
         let mut work = vec![0xffu8; bytes + 4];
         run_threads(&problem, threads, kernels, &mut work[4..]);
         dst
+    }
+
+    /// Squared error of results, relative to what they are to be.
+    pub fn nmse(&self, got: &[f32]) -> f64 {
+        let expected = self.expected();
+        assert_eq!(got.len(), expected.len(), "{:?}", self.case);
+        let error: f64 = got.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+        error / expected.iter().map(|x| x * x).sum::<f64>()
     }
 
     /// Results in f64.

@@ -58,3 +58,8 @@ pub fn bytes_of_blocks<const K: usize>(blocks: &[Block<K>]) -> Vec<u8> {
 pub fn bytes_of_rows(rows: &[[f32; QK]]) -> Vec<u8> {
     rows.iter().flatten().flat_map(|x| x.to_le_bytes()).collect()
 }
+
+/// Pairs of blocks, the last pair first.
+pub fn backwards<T: Clone>(blocks: &[T]) -> Vec<T> {
+    blocks.chunks(2).rev().flatten().cloned().collect()
+}

@@ -15,7 +15,8 @@ pub fn header() -> String {
 //
 // Written by `cargo run --no-default-features --example device_tables`.
 
-#pragma once
+#ifndef TURBO_TABLES_H
+#define TURBO_TABLES_H
 "
     .to_owned();
     let mut define = |comment: &str, name: &str, value: String| {
@@ -50,5 +51,6 @@ pub fn header() -> String {
     define(comment, "TQ_COST_MAX", MAX_COST.to_string());
     define("", "TQ_CONTEXT", search::CONTEXT.to_string());
     define("", "TQ_RENORMALIZE", search::RENORMALIZE.to_string());
+    text += "\n#endif\n"; // GLSL knows no `#pragma once`
     text
 }

@@ -44,15 +44,14 @@ template <int D, typename TK, typename TV> static void run(attention_args args, 
     std::vector<float> terms(args.q.ne[3]*args.k.ne[2]*args.n_anchors*n_rows, NAN);
     args.terms = terms.data();
     if (table.data) {
-        shim::launch(dim3((unsigned) args.n_anchors, n_heads.y, n_heads.z), WARP, [&] { terms_kernel(args, table, terms.data()); });
+        shim::launch(dim3((unsigned) args.n_anchors, n_heads.y, n_heads.z), LANES, [&] { terms_kernel(args, table, terms.data()); });
     }
 
     std::vector<float>  out(n_out*D, NAN);
     std::vector<float2> stats(n_out, make_float2(NAN, NAN));
     args.out   = out.data();
     args.stats = stats.data();
-    const unsigned n_groups = (unsigned) ((n_rows + ROWS - 1)/ROWS)*n_heads.y;
-    shim::launch(dim3((unsigned) args.n_splits, n_groups, n_heads.z), dim3(WARP, n_warps_of<D>), [&] {
+    shim::launch(dim3((unsigned) args.n_splits, (unsigned) args.n_groups(), n_heads.z), dim3(LANES, n_warps_of<D>), [&] {
         attention_kernel<D, TK, TV>(args);
     });
 
@@ -89,10 +88,9 @@ int main(int argc, char ** argv) {
     if (argc != 4) {
         return 2;
     }
+    float options[3];
+    get(options, 3);
     attention_args args = {};
-    get(&args.scale, 1);
-    get(&args.max_bias, 1);
-    get(&args.softcap, 1);
     const tensor q, k, v, mask, sinks, table, ids;
     args.q    = q;
     args.k    = k;
@@ -100,13 +98,7 @@ int main(int argc, char ** argv) {
     args.mask = mask;
     args.ids  = ids;
     args.n_anchors = table.data ? (int) table.ne[1] : 0;
-    if (args.softcap != 0.0f) {
-        args.scale /= args.softcap;
-    }
-    args.n_head_log2 = 1;
-    while (2*args.n_head_log2 <= q.ne[2]) {
-        args.n_head_log2 *= 2;
-    }
+    args.set_options(options[0], options[1], options[2]);
     args.n_splits = atoi(argv[3]);
     const float * sink = (const float *) sinks.data;
     if (q.ne[0] == HEAD_DIM) {

@@ -1,10 +1,12 @@
 // The kernels of turbo-rows.cuh and turbo-expand.cuh on the host, for tests/device_cuda.rs.
 //
-//     rows set|copy|get|cast|expand|anchored 2|3|4 N < in > out
+//     rows set|set-by-warps|set-anchored|set-both|copy|copy-by-warps|get|cast|expand|anchored 2|3|4 N < in > out
 //
 // in and out are N blocks of 64 values: floats to blocks with set and copy, blocks to floats with the others. Blocks lie
 // backwards in rows of two with set and get. With expand and anchored, values are rounded to f16, with anchored each
-// row is one of three keys whose anchors are rows 0, 1, 2 of `anchor`, and a fourth that has none.
+// row is one of three keys whose anchors are rows 0, 1, 2 of `anchor`, and a fourth that has none. With set-anchored
+// row i is measured from anchor i % 3; with set-both that is done to the keys, and out has turbo4's blocks of the values,
+// which are the same floats, after them.
 
 #include "shim.h"
 
@@ -18,16 +20,16 @@ static view rows_of(void * data, int64_t ne0, int64_t ne1, int64_t nb1) {
     return { (char *) data, { ne0, ne1, 1, 1 }, { 0, nb1, nb1*ne1, nb1*ne1 } };
 }
 
-static dim3 grid_of(int64_t n_threads) {
-    return dim3((unsigned) ((n_threads + 127)/128));
-}
-
 static float anchor(int id, int i) {
     return (float) (i*(id + 1)%37 - 18)/8.0f;
 }
 
+template <typename F> static void launch(int64_t n_threads, const F & f) {
+    shim::launch(dim3((unsigned) ((n_threads + 127)/128)), 128, f);
+}
+
 template <int K> static int run(const std::string & what, int64_t n) {
-    const bool encodes = what == "set" || what == "copy";
+    const bool encodes = what.find("set") == 0 || what.find("copy") == 0;
 
     std::vector<float> x(n*QK);
     std::vector<char>  blocks(n*block_bytes<K>);
@@ -47,30 +49,59 @@ template <int K> static int run(const std::string & what, int64_t n) {
     const view long_id_view = { (char *) long_ids.data(), { n_rows, 1, 1, 1 }, { 8, 0, 0, 0 } };
     const view id_view      = { (char *) ids.data(),      { n_rows, 1, 1, 1 }, { 4, 0, 0, 0 } };
 
-    const int64_t n_encode = n*BLOCK_THREADS_ENCODE;
+    alignas(16) static half table[3*2*QK];
+    for (int i = 0; i < 3*2*QK; ++i) {
+        table[i] = half(anchor(i/(2*QK), i%(2*QK)));
+    }
+    const view table_view = rows_of(table, 2*QK, 3, 2*QK*2);
+
+    std::vector<int32_t> thirds(n_rows);
+    for (int64_t i = 0; i < n_rows; ++i) {
+        thirds[i] = (int32_t) (i%3);
+    }
+    const view third_view = { (char *) thirds.data(), { n_rows, 1, 1, 1 }, { 4, 0, 0, 0 } };
+
+    const rows_to_set plain    = { floats, long_id_view, turbos, {}, {}, n };
+    const rows_to_set anchored = { floats, long_id_view, turbos, table_view, third_view, n };
+
+    const auto set_rows = [&](auto encoder, const rows_to_set & rows) {
+        launch(n*encoder.N_THREADS, [&] { set_rows_kernel<decltype(encoder), K, float, int64_t>(rows); });
+    };
+    const auto copy = [&](auto encoder) {
+        launch(n*encoder.N_THREADS, [&] { encode_kernel<decltype(encoder), K, float>(floats, turbos, n); });
+    };
     const int64_t n_decode = n*BLOCK_THREADS_DECODE;
     if (what == "set") {
-        shim::launch(grid_of(n_encode), 128, [&] { set_rows_kernel<K, float, int64_t>(floats, long_id_view, turbos, n); });
+        set_rows(encode_by_threads(), plain);
+    } else if (what == "set-by-warps") {
+        set_rows(encode_by_warps(), plain);
+    } else if (what == "set-anchored") {
+        set_rows(encode_by_threads(), anchored);
+    } else if (what == "set-both") {
+        blocks.resize(n*(block_bytes<K> + block_bytes<4>));
+        rows_to_set keys   = anchored;
+        rows_to_set values = plain;
+        keys.dst   = rows_of(blocks.data(),                    2*QK, n_rows, 2*block_bytes<K>);
+        values.dst = rows_of(blocks.data() + n*block_bytes<K>, 2*QK, n_rows, 2*block_bytes<4>);
+        shim::launch(dim3((unsigned) n, 2), encode_by_warps::N_THREADS, [&] { set_both_kernel<K, 4>(keys, values); });
     } else if (what == "copy") {
-        shim::launch(grid_of(n_encode), 128, [&] { encode_kernel<K, float>(floats, turbos, n); });
+        copy(encode_by_threads());
+    } else if (what == "copy-by-warps") {
+        copy(encode_by_warps());
     } else if (what == "get") {
-        shim::launch(grid_of(n_decode), 128, [&] { get_rows_kernel<K>(turbos, id_view, floats, n); });
+        launch(n_decode, [&] { get_rows_kernel<K>(turbos, id_view, floats, n); });
     } else if (what == "cast") {
-        shim::launch(grid_of(n_decode), 128, [&] { decode_kernel<K, float>(turbos, floats, n); });
+        launch(n_decode, [&] { decode_kernel<K, float>(turbos, floats, n); });
     } else if (what == "expand" || what == "anchored") {
-        alignas(16) static half table[3*2*QK];
-        for (int i = 0; i < 3*2*QK; ++i) {
-            table[i] = half(anchor(i/(2*QK), i%(2*QK)));
-        }
         for (int64_t i = 0; i < n_rows; ++i) {
             ids[i] = (int32_t) (i%4) < 3 ? (int32_t) (i%4) : -1;
         }
         anchor_view anchors = {};
         if (what == "anchored") {
-            anchors = { rows_of(table, 2*QK, 3, 2*QK*2), { (char *) ids.data(), { n_rows, 1, 1, 1 }, { 4, 0, 0, 0 } } };
+            anchors = { table_view, { (char *) ids.data(), { n_rows, 1, 1, 1 }, { 4, 0, 0, 0 } } };
         }
         std::vector<half> y(x.size());
-        shim::launch(grid_of(n_decode), 128, [&] { expand_kernel<kv_turbo<K>>(turbos, anchors, y.data(), n_decode); });
+        launch(n_decode, [&] { expand_kernel<kv_turbo<K>>(turbos, anchors, y.data(), n_decode); });
         for (size_t i = 0; i < x.size(); ++i) {
             x[i] = y[i];
         }

@@ -71,19 +71,30 @@ static void launch(dim3 grid, dim3 threads, const std::function<void()> & f) {
     }
 }
 
+// what every lane has, slot by slot, until the lanes exchange again
+template <typename T> static const char * slots(unsigned mask, const T & mine) {
+    static_assert(sizeof(T) <= fibers::SLOT, "a lane's slot");
+    if (mask != 0xffffffff) {
+        fprintf(stderr, "a warp of %08x\n", mask);
+        abort();
+    }
+    return (const char *) fibers::exchange(&mine, sizeof(T));
+}
+
+template <typename T> static T in_slot(const char * slots, unsigned lane) {
+    T res;
+    memcpy(&res, slots + fibers::SLOT*lane, sizeof(T));
+    return res;
+}
+
 // what all lanes have
 template <typename T> struct lanes {
     T x[WARP];
 
     lanes(unsigned mask, const T & mine) {
-        static_assert(sizeof(T) <= fibers::SLOT, "a lane's slot");
-        if (mask != 0xffffffff) {
-            fprintf(stderr, "a warp of %08x\n", mask);
-            abort();
-        }
-        const char * all = (const char *) fibers::exchange(&mine, sizeof(T));
+        const char * all = slots(mask, mine);
         for (unsigned i = 0; i < WARP; ++i) {
-            memcpy(&x[i], all + fibers::SLOT*i, sizeof(T));
+            x[i] = in_slot<T>(all, i);
         }
     }
 };
@@ -92,14 +103,18 @@ template <typename T> struct lanes {
 
 #define threadIdx shim::this_thread()
 
-static inline void __syncthreads() { fibers::threadgroup_barrier(); }
-static inline void __syncwarp()    { fibers::simdgroup_barrier(); }
+static inline void __syncthreads()      { fibers::threadgroup_barrier(); }
+static inline void ggml_cuda_syncwarp() { fibers::simdgroup_barrier(); } // of common.cuh
 
-template <typename T> static inline T __shfl_xor_sync(unsigned mask, T x, int offset, int width) {
+template <typename T> static inline T __shfl_sync(unsigned mask, T x, int lane, int width) {
     if (width != (int) shim::WARP) {
         abort();
     }
-    return shim::lanes<T>(mask, x).x[fibers::lane() ^ offset];
+    return shim::in_slot<T>(shim::slots(mask, x), lane%shim::WARP);
+}
+
+template <typename T> static inline T __shfl_xor_sync(unsigned mask, T x, int offset, int width) {
+    return __shfl_sync(mask, x, fibers::lane() ^ offset, width);
 }
 
 static inline int __any_sync(unsigned mask, int x) {
