@@ -20,6 +20,9 @@ struct Row {
     checked: &'static str,
 }
 
+/// Of what script/test-vulkan runs.
+const VULKAN_HEADS: &str = "off by default; run: llvmpipe, every pair at 64, turbo4/turbo2 at 128";
+
 fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
@@ -88,6 +91,21 @@ fn rows() -> Vec<Row> {
             "those of ggml's f16 attention".to_owned(),
             "emulated",
         ),
+        row("Vulkan", "set_rows, get_rows, copies", turbo(), any(), "run: llvmpipe"),
+        row(
+            "Vulkan",
+            "flash attention of up to 32 queries to a KV head, with anchors",
+            pairs(&DEVICE_ATTENTION_TYPES) + " with a turbo type in it",
+            "those of ggml's scalar attention, multiples of 64".to_owned(),
+            VULKAN_HEADS,
+        ),
+        row(
+            "Vulkan",
+            "flash attention by conversion to f16, with anchors",
+            pairs(&DEVICE_ATTENTION_TYPES),
+            "those of ggml's f16 attention".to_owned(),
+            "off by default; run: llvmpipe, at 64",
+        ),
     ]
 }
 
@@ -112,11 +130,13 @@ Types and sizes are those that the tests run over (tests/support/coverage.rs).
 - *emulated*: the code that devices run, on another machine: for AVX-512 and NEON the instructions, under an emulator; for
   CUDA and Metal the sources, compiled for the host, thread by thread, with what threads exchange (docs/cuda.md,
   docs/metal.md). Not how fast it is, and not what only the device's compiler and memory do.
+- *llvmpipe*: Mesa's Vulkan driver for the processor, which compiles and runs the shaders as a GPU's driver does
+  (docs/vulkan.md). Cooperative matrices, which it has not, are upstream's alone.
 - *compiled*: by the device's compiler, without warnings and without spilled registers.
 
-No back end but the CPU's has run on its device yet: no such device was at hand. An operator that a back end lacks runs on
-the CPU, with copies in between: true, and slow; so does everything on Vulkan. Where K has anchors and a device's flash attention does not know of them,
-anchors are off, and the log says so.
+No back end but the CPU's has run on a GPU yet: none was at hand. An operator that a back end lacks runs on the CPU, with
+copies in between: true, and slow. Where K has anchors and a device's flash attention does not know of them, anchors are off,
+and the log says so.
 ";
     text
 }
