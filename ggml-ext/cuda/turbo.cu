@@ -4,9 +4,9 @@
 
 #include "fattn.cuh"
 #include "turbo-attention-start.cuh"
+#include "turbo-gpu.h"
 #include "turbo-terms.cuh"
 #include "turbo-writes.h"
-#include "turbo.h"
 
 #include <algorithm>
 #include <mutex>
@@ -49,10 +49,6 @@ template <typename F> static void with_bits(ggml_type type, const F & f) {
 //
 // rows
 //
-
-static bool is_float(ggml_type type) {
-    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16;
-}
 
 // Up to so many blocks for each multiprocessor four warps encode a block sooner than four threads: by the budget of
 // docs/cuda.md, 8,000 clocks and at most a block in 3,200, against 50,000 for all.
@@ -172,64 +168,9 @@ static void copy(ggml_backend_cuda_context & ctx, const ggml_tensor * src, const
     }
 }
 
-static bool supports_copy(const ggml_tensor * src, const ggml_tensor * dst) {
-    if (ggml_is_turbo(src->type) && ggml_is_turbo(dst->type)) {
-        return src->type == dst->type && ggml_is_contiguous(src) && ggml_is_contiguous(dst);
-    }
-    const ggml_tensor * other = ggml_is_turbo(src->type) ? dst : src;
-    return is_float(other->type) && other->nb[0] == ggml_type_size(other->type) &&
-        src->ne[0]%turbo::QK == 0 && dst->ne[0]%turbo::QK == 0;
-}
-
 //
 // flash attention
 //
-
-static bool is_kv_type(ggml_type type) {
-    return ggml_is_turbo(type) || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_F16;
-}
-
-static bool needs_expansion(const ggml_tensor * kv, bool has_anchors) {
-    return kv->type != GGML_TYPE_F16 || has_anchors;
-}
-
-// The operator as upstream's kernels take it: K and V in f16 behind the result, no anchors.
-struct expanded_op {
-    ggml_tensor k;
-    ggml_tensor v;
-    ggml_tensor op;
-    size_t      size; // bytes of the result with K and V
-
-    explicit expanded_op(const ggml_tensor * dst) : k(*dst->src[1]), v(*dst->src[2]), op(*dst) {
-        size = GGML_PAD(ggml_nbytes(dst), ALIGNMENT);
-        if (needs_expansion(dst->src[1], ggml_flash_attn_ext_has_anchors(dst))) {
-            expand(k);
-        }
-        if (needs_expansion(dst->src[2], false)) {
-            expand(v);
-        }
-        op.src[1] = &k;
-        op.src[2] = &v;
-        op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS]    = nullptr;
-        op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS] = nullptr;
-    }
-
-    expanded_op(const expanded_op &) = delete;
-
-private:
-    static constexpr size_t ALIGNMENT = 256;
-
-    void expand(ggml_tensor & t) {
-        t.type     = GGML_TYPE_F16;
-        t.view_src = nullptr;
-        t.nb[0]    = sizeof(half);
-        for (int i = 1; i < GGML_MAX_DIMS; ++i) {
-            t.nb[i] = t.nb[i - 1]*t.ne[i - 1];
-        }
-        t.data = (char *) op.data + size;
-        size += GGML_PAD(ggml_nbytes(&t), ALIGNMENT);
-    }
-};
 
 static void expand(cudaStream_t stream, const ggml_tensor * kv, const turbo::anchor_view & anchors, void * dst) {
     const int64_t n_threads = ggml_nelements(kv)/32;
@@ -350,7 +291,7 @@ static void flash_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
         view_of(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS]),
         view_of(dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS]),
     };
-    expanded_op expanded(dst);
+    turbo_gpu::expanded_op expanded(dst);
     if (expanded.k.data != k->data) {
         expand(ctx.stream(), k, anchors, expanded.k.data);
     }
@@ -361,15 +302,13 @@ static void flash_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
 }
 
 static bool supports_flash_attn(int device, const ggml_tensor * op) {
-    const ggml_tensor * k = op->src[1];
-    const ggml_tensor * v = op->src[2];
-    if (!is_kv_type(k->type) || !is_kv_type(v->type) || k->ne[0]%32 != 0 || v->ne[0]%32 != 0) {
+    if (!turbo_gpu::has_kv_types(op)) {
         return false;
     }
     if (find_attention(device, op).attention) {
         return true;
     }
-    const expanded_op expanded(op);
+    const turbo_gpu::expanded_op expanded(op);
     return ggml_cuda_flash_attn_ext_supported(device, &expanded.op);
 }
 
@@ -377,7 +316,7 @@ size_t ggml_cuda_turbo_flash_attn_alloc_size(int device, const ggml_tensor * op)
     if (!ggml_cuda_turbo_is_ours(op)) {
         return ggml_cuda_flash_attn_ext_get_alloc_size(device, op);
     }
-    return find_attention(device, op).attention ? ggml_nbytes(op) : expanded_op(op).size;
+    return find_attention(device, op).attention ? ggml_nbytes(op) : turbo_gpu::expanded_op(op).size;
 }
 
 //
@@ -385,28 +324,20 @@ size_t ggml_cuda_turbo_flash_attn_alloc_size(int device, const ggml_tensor * op)
 //
 
 bool ggml_cuda_turbo_is_ours(const ggml_tensor * op) {
-    if (ggml_op_is_empty(op->op)) {
-        return false;
-    }
-    bool res = ggml_is_turbo(op->type) || ggml_flash_attn_ext_has_anchors(op);
-    for (int i = 0; i < GGML_MAX_SRC; ++i) {
-        res = res || (op->src[i] && ggml_is_turbo(op->src[i]->type));
-    }
-    return res;
+    return turbo_gpu::is_ours(op);
 }
 
 bool ggml_cuda_turbo_supports_op(int device, const ggml_tensor * op) {
     switch (op->op) {
         case GGML_OP_SET_ROWS:
-            return is_float(op->src[0]->type) && op->src[0]->nb[0] == ggml_type_size(op->src[0]->type) &&
-                (op->src[1]->type == GGML_TYPE_I64 || op->src[1]->type == GGML_TYPE_I32);
+            return turbo_gpu::supports_set_rows(op);
         case GGML_OP_GET_ROWS:
-            return op->type == GGML_TYPE_F32 && op->src[1]->type == GGML_TYPE_I32;
+            return turbo_gpu::supports_get_rows(op);
         case GGML_OP_CPY:
-            return supports_copy(op->src[0], op->src[1]);
+            return turbo_gpu::supports_copy(op->src[0], op->src[1]);
         case GGML_OP_DUP:
         case GGML_OP_CONT:
-            return supports_copy(op->src[0], op);
+            return turbo_gpu::supports_copy(op->src[0], op);
         case GGML_OP_FLASH_ATTN_EXT:
             return supports_flash_attn(device, op);
         default:

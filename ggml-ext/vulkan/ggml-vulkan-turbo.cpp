@@ -2,6 +2,8 @@
 
 #include "ggml-vulkan-turbo.h"
 
+#include "turbo-gpu.h"
+
 // values of a block
 static constexpr uint32_t QK = 64;
 
@@ -65,10 +67,6 @@ static int64_t div_up(int64_t n, int64_t m) {
 // rows
 //
 
-static bool is_float(ggml_type type) {
-    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16;
-}
-
 static constexpr int64_t ENCODE_BLOCKS = 8;  // of a group of turbo_encode
 static constexpr int64_t DECODE_BLOCKS = 16; // of a group of turbo_decode
 
@@ -105,61 +103,9 @@ static void copy(ggml_backend_vk_context * ctx, vk_context & subctx, const ggml_
     }
 }
 
-static bool supports_copy(const ggml_tensor * src, const ggml_tensor * dst) {
-    if (ggml_is_turbo(src->type) && ggml_is_turbo(dst->type)) {
-        return src->type == dst->type && ggml_is_contiguous(src) && ggml_is_contiguous(dst);
-    }
-    const ggml_tensor * other = ggml_is_turbo(src->type) ? dst : src;
-    return is_float(other->type) && other->nb[0] == ggml_type_size(other->type) && src->ne[0]%QK == 0 && dst->ne[0]%QK == 0;
-}
-
 //
 // flash attention
 //
-
-static bool is_kv_type(ggml_type type) {
-    return ggml_is_turbo(type) || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_F16;
-}
-
-static constexpr size_t ALIGNMENT = 256; // of buffers in shaders, the most that a device may ask for
-
-// The operator as upstream's shaders take it: K and V in f16 behind the result, no anchors.
-struct expanded_op {
-    ggml_tensor k;
-    ggml_tensor v;
-    ggml_tensor op;
-    size_t      size; // bytes of the result with K and V
-
-    explicit expanded_op(const ggml_tensor * dst) : k(*dst->src[1]), v(*dst->src[2]), op(*dst) {
-        size = GGML_PAD(ggml_nbytes(dst), ALIGNMENT);
-        if (k.type != GGML_TYPE_F16 || ggml_flash_attn_ext_has_anchors(dst)) {
-            expand(k);
-        }
-        if (v.type != GGML_TYPE_F16) {
-            expand(v);
-        }
-        op.src[1] = &k;
-        op.src[2] = &v;
-        op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS]    = nullptr;
-        op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS] = nullptr;
-    }
-
-    expanded_op(const expanded_op &) = delete;
-
-private:
-    void expand(ggml_tensor & t) {
-        t.type      = GGML_TYPE_F16;
-        t.view_src  = nullptr;
-        t.view_offs = 0;
-        t.nb[0]     = sizeof(ggml_fp16_t);
-        for (int i = 1; i < GGML_MAX_DIMS; ++i) {
-            t.nb[i] = t.nb[i - 1]*t.ne[i - 1];
-        }
-        t.buffer = op.buffer;
-        t.data   = (char *) op.data + size;
-        size += GGML_PAD(ggml_nbytes(&t), ALIGNMENT);
-    }
-};
 
 // table and ids: the anchors that keys get back, or null
 static void expand(ggml_backend_vk_context * ctx, vk_context & subctx, const ggml_tensor * kv, const ggml_tensor * table, const ggml_tensor * ids,
@@ -198,7 +144,7 @@ struct terms_layout {
     explicit terms_layout(const ggml_tensor * dst) {
         const ggml_tensor * q     = dst->src[0];
         const ggml_tensor * table = dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS];
-        at      = GGML_PAD(ggml_nbytes(dst), ALIGNMENT);
+        at      = GGML_PAD(ggml_nbytes(dst), turbo_gpu::ALIGNMENT);
         n_ids   = (uint32_t) (dst->src[1]->ne[1]*dst->src[1]->ne[3]);
         n_terms = (uint32_t) (table->ne[1]*q->ne[1]*q->ne[2]*q->ne[3]);
     }
@@ -248,7 +194,7 @@ static void flash_attn(ggml_backend_vk_context * ctx, vk_context & subctx, ggml_
         ggml_vk_flash_attn(ctx, subctx, dst->src[0], k, v, dst->src[3], dst->src[4], dst);
         return;
     }
-    expanded_op expanded(dst);
+    turbo_gpu::expanded_op expanded(dst);
     if (expanded.k.data != k->data) {
         expand(ctx, subctx, k, dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS], dst->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS], &expanded.k);
     }
@@ -261,7 +207,7 @@ static void flash_attn(ggml_backend_vk_context * ctx, vk_context & subctx, ggml_
 
 static size_t flash_attn_size(const ggml_tensor * dst) {
     if (!is_direct(dst)) {
-        return expanded_op(dst).size;
+        return turbo_gpu::expanded_op(dst).size;
     }
     if (!ggml_flash_attn_ext_has_anchors(dst)) {
         return ggml_nbytes(dst);
@@ -279,29 +225,14 @@ static bool supports_f16_flash_attn(const vk_device & device, const ggml_tensor 
         (device->coopmat2 || (device->subgroup_shuffle && device->subgroup_vote));
 }
 
-// Attention runs only if asked for: on llvmpipe processes that ran several kinds of it died of a corrupt heap, and why is
-// not known (docs/vulkan.md).
-static bool is_attention_on() {
-    static const bool res = getenv("TQ_VULKAN_ATTENTION") != nullptr;
-    return res;
-}
-
 static bool supports_flash_attn(const vk_device & device, const ggml_tensor * op) {
-    if (!is_attention_on()) {
-        return false;
-    }
-    const ggml_tensor * k = op->src[1];
-    const ggml_tensor * v = op->src[2];
-    if (!is_kv_type(k->type) || !is_kv_type(v->type) || k->ne[0]%32 != 0 || v->ne[0]%32 != 0) {
-        return false;
-    }
-    if (!supports_f16_flash_attn(device, op) || flash_attn_size(op) > device->max_buffer_size) {
+    if (!turbo_gpu::has_kv_types(op) || !supports_f16_flash_attn(device, op) || flash_attn_size(op) > device->max_buffer_size) {
         return false;
     }
     if (is_direct(op)) {
         return device->subgroup_shuffle && device->subgroup_vote;
     }
-    const expanded_op expanded(op);
+    const turbo_gpu::expanded_op expanded(op);
     const size_t      limit = device->properties.limits.maxStorageBufferRange;
     return ggml_nbytes(&expanded.k) <= limit && ggml_nbytes(&expanded.v) <= limit;
 }
@@ -311,14 +242,7 @@ static bool supports_flash_attn(const vk_device & device, const ggml_tensor * op
 //
 
 bool ggml_vk_turbo_is_ours(const ggml_tensor * op) {
-    if (ggml_op_is_empty(op->op)) {
-        return false;
-    }
-    bool res = ggml_is_turbo(op->type) || ggml_flash_attn_ext_has_anchors(op);
-    for (int i = 0; i < GGML_MAX_SRC; ++i) {
-        res = res || (op->src[i] && ggml_is_turbo(op->src[i]->type));
-    }
-    return res;
+    return turbo_gpu::is_ours(op);
 }
 
 // what the encoder has in shared memory
@@ -329,14 +253,13 @@ static bool has_encoder(const vk_device & device) {
 bool ggml_vk_turbo_supports_op(const vk_device & device, const ggml_tensor * op) {
     switch (op->op) {
         case GGML_OP_SET_ROWS:
-            return has_encoder(device) && is_float(op->src[0]->type) && op->src[0]->nb[0] == ggml_type_size(op->src[0]->type) &&
-                (op->src[1]->type == GGML_TYPE_I64 || op->src[1]->type == GGML_TYPE_I32);
+            return has_encoder(device) && turbo_gpu::supports_set_rows(op);
         case GGML_OP_GET_ROWS:
-            return op->type == GGML_TYPE_F32 && op->src[1]->type == GGML_TYPE_I32;
+            return turbo_gpu::supports_get_rows(op);
         case GGML_OP_CPY:
         case GGML_OP_DUP:
         case GGML_OP_CONT:
-            return has_encoder(device) && supports_copy(op->src[0], op);
+            return has_encoder(device) && turbo_gpu::supports_copy(op->src[0], op);
         case GGML_OP_FLASH_ATTN_EXT:
             return supports_flash_attn(device, op);
         default:

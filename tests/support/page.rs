@@ -21,7 +21,7 @@ struct Row {
 }
 
 /// Of what script/test-vulkan runs.
-const VULKAN_HEADS: &str = "off by default; run: llvmpipe, every pair at 64, turbo4/turbo2 at 128";
+const VULKAN_HEADS: &str = "run: llvmpipe, every pair at 64, turbo4/turbo2 at 128";
 
 fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
@@ -104,7 +104,7 @@ fn rows() -> Vec<Row> {
             "flash attention by conversion to f16, with anchors",
             pairs(&DEVICE_ATTENTION_TYPES),
             "those of ggml's f16 attention".to_owned(),
-            "off by default; run: llvmpipe, at 64",
+            "run: llvmpipe, at 64",
         ),
     ]
 }
