@@ -60,6 +60,12 @@ inline bool has_kv_types(const ggml_tensor * flash_attn) {
     return is_kv_type(k->type) && is_kv_type(v->type) && k->ne[0]%32 == 0 && v->ne[0]%32 == 0;
 }
 
+// queries to a KV head: tokens times the heads that share it
+inline int64_t n_rows_of(const ggml_tensor * flash_attn) {
+    const ggml_tensor * q = flash_attn->src[0];
+    return q->ne[1]*(q->ne[2]/flash_attn->src[1]->ne[2]);
+}
+
 static constexpr size_t ALIGNMENT = 256; // of what lies behind a result: the most that Vulkan lets a device ask for
 
 // Flash attention with K and V in f16 behind the result, and no anchors. Those that are f16 already, and have no anchors, stay.

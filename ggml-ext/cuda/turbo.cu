@@ -191,12 +191,8 @@ static void expand(cudaStream_t stream, const ggml_tensor * kv, const turbo::anc
 // A block of turbo-attention.cuh reads the whole cache for so many rows; beyond a few blocks, expansion costs less.
 static constexpr int64_t MAX_ROWS = 2*turbo::ROWS;
 
-static int64_t n_rows_of(const ggml_tensor * dst) {
-    return dst->src[0]->ne[1]*(dst->src[0]->ne[2]/dst->src[1]->ne[2]);
-}
-
 static bool has_few_rows(const ggml_tensor * dst) {
-    return n_rows_of(dst) <= MAX_ROWS;
+    return turbo_gpu::n_rows_of(dst) <= MAX_ROWS;
 }
 
 // without .attention if expansion it has to be
@@ -272,7 +268,7 @@ static void note_expansion(int device, const ggml_tensor * dst) {
     if (noted.insert({ device, k->type, v->type, k->ne[0] }).second) {
         GGML_LOG_WARN("%s: %s keys and %s values of head_dim %d, %d queries to a KV head: attention converts them to f16 on device %d, "
             "decoding is no faster than with an f16 cache\n", __func__, ggml_type_name(k->type), ggml_type_name(v->type),
-            (int) k->ne[0], (int) n_rows_of(dst), device);
+            (int) k->ne[0], (int) turbo_gpu::n_rows_of(dst), device);
     }
 }
 

@@ -130,9 +130,7 @@ static constexpr int64_t MAX_ROWS = 32;
 
 // Whether upstream's scalar shader reads K and V as they are (turbo_attention.glsl): decoding. Else they are expanded.
 static bool is_direct(const ggml_tensor * dst) {
-    const ggml_tensor * q = dst->src[0];
-    const ggml_tensor * k = dst->src[1];
-    return (ggml_is_turbo(k->type) || ggml_is_turbo(dst->src[2]->type)) && q->ne[1]*(q->ne[2]/k->ne[2]) <= MAX_ROWS;
+    return (ggml_is_turbo(dst->src[1]->type) || ggml_is_turbo(dst->src[2]->type)) && turbo_gpu::n_rows_of(dst) <= MAX_ROWS;
 }
 
 // Where turbo_terms puts its result: behind the operator's own.
