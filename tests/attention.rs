@@ -5,6 +5,8 @@
 mod case;
 #[path = "support/coverage.rs"]
 mod coverage;
+#[path = "attention/not_finite.rs"]
+mod not_finite;
 
 use case::{Case, Data, Ids, Mask, N_ANCHORS};
 use coverage::{CPU_ATTENTION_HEAD_DIMS as HEAD_DIMS, CPU_ATTENTION_TYPES as TYPES};
@@ -162,6 +164,12 @@ macro_rules! suite {
                         );
                     }
                 }
+                for group in [17, 24, 25, 47, 48, 49, 71, 96, 128, 129, 160] {
+                    for (tokens, threads) in [(1, 1), (1, 7), (3, 2)] {
+                        let case = Case::new(turbo, turbo, 64, group, 1);
+                        check(Case { tokens, n_kv: 150, ..case }, threads, kernels);
+                    }
+                }
                 for threads in [1, 2, 3, 5, 8, 16, 33, 64] {
                     for (tokens, n_kv) in [(1, 1000), (1, 40), (40, 300)] {
                         check(
@@ -286,6 +294,27 @@ macro_rules! suite {
             }
 
             #[test]
+            fn cells_that_are_not_finite_are_nan_where_they_are_seen_and_nothing_elsewhere() {
+                let Some(kernels) = kernels() else { return };
+                not_finite::every_type(&pairs().collect::<Vec<_>>(), Ids::Absent, kernels);
+                let floats = [
+                    (KvType::F16, KvType::F16),
+                    (KvType::F32, KvType::Q8_0),
+                    (KvType::Bf16, KvType::F32),
+                    (KvType::Turbo(Turbo4), KvType::Bf16),
+                ];
+                not_finite::every_type(&floats, Ids::Runs, kernels);
+                not_finite::nothing_but_nan(kernels);
+                not_finite::a_mask_that_is_nan(kernels);
+            }
+
+            #[test]
+            fn products_that_overflow_are_nan_or_weigh_nothing() {
+                let Some(kernels) = kernels() else { return };
+                not_finite::products_that_overflow(kernels);
+            }
+
+            #[test]
             fn the_same_result_for_the_same_threads() {
                 let Some(kernels) = kernels() else { return };
                 let turbo = KvType::Turbo(Turbo4);
@@ -308,6 +337,21 @@ macro_rules! suite {
             }
         }
     };
+}
+
+/// Any number of query heads to a KV head, of tokens and of threads, by this machine's best kernels.
+#[test]
+fn any_group_any_tokens_any_threads() {
+    let turbo = KvType::Turbo(Turbo4);
+    let mut rng = case::Rng::new(14);
+    let mut below = |n: usize| (rng.bits() >> 32) as usize % n;
+    for group in 1..=160 {
+        let (heads_kv, tokens, threads) =
+            (1 + below(2), 1 + below(1000 / group + 1), 1 + below(64));
+        let case = Case::new(turbo, turbo, 64, group * heads_kv, heads_kv);
+        let case = Case { tokens: tokens.min(300), n_kv: 1 + below(200), ..case };
+        check(case, threads, attention::active());
+    }
 }
 
 /// `PROPTEST_CASES`, else fewer than usual: a case is a whole problem.

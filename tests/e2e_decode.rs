@@ -14,6 +14,7 @@
 mod common;
 
 use common::engine::{Entry, Model, Options, context, label};
+use common::gguf::{N_VOCAB, float, tokens, uint, write_random};
 use common::models::{gemma, smollm2};
 use common::stats::{kld, mean_max};
 use common::{F16, Q8_0, TEXT, TURBO2, TURBO3, TURBO4, pairs};
@@ -125,6 +126,65 @@ fn ubatches_and_threads() {
                 format!("SmolLM2 {pair}, {n_ubatch} tokens, {n_threads} threads: KLD {mean:.6}");
             println!("{report}");
             assert!(mean <= EQUAL, "{report}");
+        }
+    }
+}
+
+/// A llama of one layer with one KV head for all query heads, of 64.
+fn one_kv_head(n_head: u64) -> Model {
+    let (n_embd, n_ff) = (128, 64);
+    let keys = vec![
+        ("context_length", uint(512)),
+        ("embedding_length", uint(n_embd)),
+        ("block_count", uint(1)),
+        ("feed_forward_length", uint(n_ff)),
+        ("attention.head_count", uint(n_head)),
+        ("attention.head_count_kv", uint(1)),
+        ("attention.key_length", uint(64)),
+        ("attention.value_length", uint(64)),
+        ("attention.layer_norm_rms_epsilon", float(1e-5)),
+        ("rope.dimension_count", uint(64)),
+    ];
+    let tensors = [
+        ("token_embd", vec![n_embd, N_VOCAB]),
+        ("output_norm", vec![n_embd]),
+        ("blk.0.attn_norm", vec![n_embd]),
+        ("blk.0.attn_q", vec![n_embd, 64 * n_head]),
+        ("blk.0.attn_k", vec![n_embd, 64]),
+        ("blk.0.attn_v", vec![n_embd, 64]),
+        ("blk.0.attn_output", vec![64 * n_head, n_embd]),
+        ("blk.0.ffn_norm", vec![n_embd]),
+        ("blk.0.ffn_gate", vec![n_embd, n_ff]),
+        ("blk.0.ffn_up", vec![n_embd, n_ff]),
+        ("blk.0.ffn_down", vec![n_ff, n_embd]),
+    ];
+    let tensors = tensors.map(|(name, shape)| (format!("{name}.weight"), shape, 0.1));
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("model.gguf");
+    write_random(&path, "llama", keys, tensors.into_iter());
+    Model::load(&path).expect("the model loads")
+}
+
+/// Falcon-7B has 71 query heads to its KV head, StarCoder 48.
+#[test]
+fn many_heads_to_one_kv_head() {
+    for n_head in [48, 71, 128] {
+        let model = one_kv_head(n_head);
+        let entries = entries(&tokens(100));
+        for (n_threads, anchors) in [(1, sys::LLAMA_KV_ANCHORS_OFF), (3, sys::LLAMA_KV_ANCHORS_ON)]
+        {
+            let decode = |pair, chunk: usize| {
+                let options = Options { n_threads, anchors, ..Options::new(pair) };
+                let mut context = context(&model, options);
+                entries.chunks(chunk).flat_map(|e| context.decode(e)).collect::<Vec<_>>()
+            };
+            let exact = decode((F16, F16), 100);
+            for chunk in [1, 64] {
+                let (mean, max) = compare(&exact, &decode((TURBO4, TURBO4), chunk));
+                let report = format!("{n_head} heads, {chunk} at a time: KLD {mean:.5}, {max:.5}");
+                println!("{report}");
+                assert!(mean < 0.01, "{report}");
+            }
         }
     }
 }

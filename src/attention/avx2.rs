@@ -56,7 +56,11 @@ impl Simd for Avx2 {
             let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
             _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(y), exponent))
         };
-        keep_ge(x: __m256, limit: __m256, y: __m256) -> __m256 = _mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(x, limit), y);
+        zero_below(x: __m256, limit: __m256, y: __m256) -> __m256 = _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, limit), y);
+        hide(x: __m256, mask: __m256) -> __m256 = {
+            let hidden = _mm256_cmp_ps::<_CMP_EQ_OQ>(mask, _mm256_set1_ps(f32::NEG_INFINITY));
+            _mm256_blendv_ps(x, mask, hidden)
+        };
         sum(x: __m256) -> f32 = {
             let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));

@@ -58,7 +58,11 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
         round(x: __m512) -> __m512 = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
         scale_pow2(y: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(y, n);
-        keep_ge(x: __m512, limit: __m512, y: __m512) -> __m512 = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(x, limit), y);
+        zero_below(x: __m512, limit: __m512, y: __m512) -> __m512 = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), y);
+        hide(x: __m512, mask: __m512) -> __m512 = {
+            let hidden = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(mask, _mm512_set1_ps(f32::NEG_INFINITY));
+            _mm512_mask_mov_ps(x, hidden, mask)
+        };
         sum(x: __m512) -> f32 = _mm512_reduce_add_ps(x);
         largest(x: __m512) -> f32 = _mm512_reduce_max_ps(x);
         store_i16(dst: *mut i16, x: __m512) -> () =

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::anchors::{DOTS, Run, Runs, Terms};
-use super::problem::KvType;
+use super::rows::Rows;
 use super::softmax::{Hides, Logit};
 
 /// Decodes block column 0 of `n` <= 64 cells: levels as `[64][64]` i8 in the table's order, scales as
@@ -58,8 +58,10 @@ pub struct Kernels {
     pub(super) scale: unsafe fn(*mut f32, usize, f32),
     /// See `softmax::mask_row`.
     pub(super) mask_row: unsafe fn(*mut f32, *const u16) -> Hides,
+    /// See `softmax::finite`.
+    pub(super) finite: unsafe fn(*const f32, usize) -> bool,
     /// See `rows::to_f32`.
-    pub(super) to_f32: unsafe fn(KvType, *const u8, usize, *mut f32),
+    pub(super) to_f32: unsafe fn(&Rows, *mut f32) -> bool,
 }
 
 /// Wraps the generic kernels for one implementation of `Simd`, each with its target features.
@@ -67,9 +69,10 @@ macro_rules! kernels {
     ($vis:vis static $table:ident = $name:literal, $simd:ty, $([$feature:literal],)? order: $order:expr,
      levels: $levels:expr, pack_k: $pack_k:expr, pack_v: $pack_v:expr, transpose: $transpose:expr) => {
         $vis static $table: $crate::attention::isa::Kernels = {
-            use $crate::attention::{anchors, gemm, isa, rows, softmax, problem::KvType};
+            use $crate::attention::{anchors, gemm, isa, rows, softmax};
             use anchors::{DOTS, Run, Runs, Terms};
             use gemm::{Float, Int, Logits, Outputs};
+            use rows::Rows;
             use softmax::{Hides, Logit};
 
             kernels!(@gemm $simd, $($feature)?; logits_i16, i16, Int, |f, first| Logits { columns: f, first });
@@ -85,7 +88,8 @@ macro_rules! kernels {
             kernels!(@wrap $($feature)?; softmax::weigh::<$simd>, weigh(dst: *mut i16, row: *const f32, scales: *const f32) -> f32);
             kernels!(@wrap $($feature)?; softmax::scale::<$simd>, scale(x: *mut f32, n: usize, factor: f32) -> ());
             kernels!(@wrap $($feature)?; softmax::mask_row::<$simd>, mask_row(dst: *mut f32, src: *const u16) -> Hides);
-            kernels!(@wrap $($feature)?; rows::to_f32::<$simd>, to_f32(ty: KvType, src: *const u8, n: usize, dst: *mut f32) -> ());
+            kernels!(@wrap $($feature)?; softmax::finite::<$simd>, finite(x: *const f32, n: usize) -> bool);
+            kernels!(@wrap $($feature)?; rows::to_f32::<$simd>, to_f32(rows: &Rows, dst: *mut f32) -> bool);
             isa::Kernels {
                 name: $name,
                 order: $order,
@@ -94,7 +98,7 @@ macro_rules! kernels {
                 pack_v: $pack_v,
                 transpose: $transpose,
                 logits_i16, logits_f32, outputs_i16, outputs_f32,
-                split, dots, bias, logits, exp_row, exp_slice, weigh, scale, mask_row, to_f32,
+                split, dots, bias, logits, exp_row, exp_slice, weigh, scale, mask_row, finite, to_f32,
             }
         };
     };

@@ -3,6 +3,10 @@
 //! Matches `ggml_flash_attn_ext`: mask, ALiBi, softcap, sinks, grouped heads, batches, strides. Tiles of
 //! 64 cells are decoded once for all queries of a unit, multiplied in i16 and accumulated in f32.
 //! Beyond it: keys that were stored less an anchor, see [`Anchors`].
+//!
+//! Values that are not finite: a query that sees a key or a value with NaN or infinity in it, or whose logit for a
+//! cell that it sees is NaN or +infinity, has a result of NaNs. A cell that the mask hides changes nothing, whatever
+//! it holds. Both are so for every type and instruction set.
 
 mod anchors;
 mod gemm;

@@ -59,15 +59,17 @@ impl Simd for Neon {
         mul(a: float32x4_t, b: float32x4_t) -> float32x4_t = vmulq_f32(a, b);
         div(a: float32x4_t, b: float32x4_t) -> float32x4_t = vdivq_f32(a, b);
         fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmaq_f32(c, a, b);
-        max(a: float32x4_t, b: float32x4_t) -> float32x4_t = vmaxnmq_f32(a, b);
-        min(a: float32x4_t, b: float32x4_t) -> float32x4_t = vminnmq_f32(a, b);
+        max(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcgtq_f32(a, b), a, b);
+        min(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcltq_f32(a, b), a, b);
         round(x: float32x4_t) -> float32x4_t = vrndnq_f32(x);
         scale_pow2(y: float32x4_t, n: float32x4_t) -> float32x4_t = {
             let exponent = vshlq_n_s32::<23>(vcvtq_s32_f32(n));
             vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(y), exponent))
         };
-        keep_ge(x: float32x4_t, limit: float32x4_t, y: float32x4_t) -> float32x4_t =
-            vreinterpretq_f32_u32(vandq_u32(vcgeq_f32(x, limit), vreinterpretq_u32_f32(y)));
+        zero_below(x: float32x4_t, limit: float32x4_t, y: float32x4_t) -> float32x4_t =
+            vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(y), vcltq_f32(x, limit)));
+        hide(x: float32x4_t, mask: float32x4_t) -> float32x4_t =
+            vbslq_f32(vceqq_f32(mask, vdupq_n_f32(f32::NEG_INFINITY)), mask, x);
         sum(x: float32x4_t) -> f32 = vaddvq_f32(x);
         largest(x: float32x4_t) -> f32 = vmaxnmvq_f32(x);
         store_i16(dst: *mut i16, x: float32x4_t) -> () = vst1_s16(dst, vqmovn_s32(vcvtnq_s32_f32(x)));

@@ -73,7 +73,8 @@ impl Plan {
         let largest = unit_tokens(problem.tokens, group, ROWS);
         let units = |tokens: usize| problem.batches * groups * problem.tokens.div_ceil(tokens);
         let mut tokens = largest;
-        while units(tokens) < 4 * threads && tokens * group / 2 >= ROWS_MIN {
+        // A group of heads is never divided, so one token is as small as a unit gets.
+        while tokens > 1 && units(tokens) < 4 * threads && tokens * group / 2 >= ROWS_MIN {
             tokens = unit_tokens(problem.tokens, group, tokens * group / 2);
         }
         let mut split = threads > 1 && units(tokens) < 2 * threads;
@@ -147,5 +148,64 @@ impl Layout {
 
     pub fn partial_bytes(&self) -> usize {
         (4 * self.partial).next_multiple_of(LINE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::super::problem::{Args, Tensor};
+    use super::*;
+    use crate::codec::TurboType;
+
+    fn problem(group: usize, tokens: usize) -> Problem {
+        let tensor = |ne: [usize; 4], element: usize, block: usize| {
+            let row = ne[0] / block * element;
+            Tensor { data: ptr::null(), ne, nb: [element, row, row * ne[1], row * ne[1] * ne[2]] }
+        };
+        let turbo = TurboType::Turbo4;
+        let cache = tensor([64, 300, 1, 1], turbo.block_bytes(), TILE);
+        let ty = KvType::Turbo(turbo);
+        Problem::new(&Args {
+            q: tensor([64, tokens, group, 1], 4, 1),
+            k: cache,
+            type_k: ty,
+            v: cache,
+            type_v: ty,
+            mask: None,
+            sinks: ptr::null(),
+            anchors: None,
+            dst: ptr::null_mut(),
+            scale: 1.0,
+            max_bias: 0.0,
+            softcap: 0.0,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn every_group_and_number_of_tokens_and_threads_has_a_plan() {
+        for group in 1..=160 {
+            for tokens in 1..=300 {
+                let problem = problem(group, tokens);
+                let mut bytes = 0;
+                for threads in 1..=64 {
+                    let plan = Plan::new(&problem, threads);
+                    let what = format!("{group} heads, {tokens} tokens, {threads} threads");
+                    // A range of tokens a unit, in order, without gaps.
+                    let mut next = tokens;
+                    for unit in (0..plan.units).map(|index| plan.unit(&problem, index)) {
+                        assert_eq!(unit.token + unit.tokens, next, "{what}");
+                        assert!(unit.tokens * group <= plan.layout.rows, "{what}");
+                        next = unit.token;
+                    }
+                    assert_eq!(next, 0, "{what}");
+                    let needed = plan.work_bytes(threads);
+                    assert!(needed >= bytes, "{what}: fewer need {bytes}, not {needed}");
+                    bytes = needed;
+                }
+            }
+        }
     }
 }

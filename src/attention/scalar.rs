@@ -42,7 +42,8 @@ impl Simd for Scalar {
         min(a: f32, b: f32) -> f32 = if a < b { a } else { b };
         round(x: f32) -> f32 = x.round_ties_even();
         scale_pow2(y: f32, n: f32) -> f32 = y * f32::from_bits(((n as i32 + 127) << 23) as u32);
-        keep_ge(x: f32, limit: f32, y: f32) -> f32 = if x >= limit { y } else { 0.0 };
+        zero_below(x: f32, limit: f32, y: f32) -> f32 = if x < limit { 0.0 } else { y };
+        hide(x: f32, mask: f32) -> f32 = if mask == f32::NEG_INFINITY { mask } else { x };
         sum(x: f32) -> f32 = x;
         largest(x: f32) -> f32 = x;
         store_i16(dst: *mut i16, x: f32) -> () = *dst = x.round_ties_even() as i16;

@@ -40,22 +40,24 @@ pub(super) trait Simd {
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`, rounded once
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// The larger of the two; `b` where `a` is NaN.
+    /// `a` where `a > b`, else `b`: `b` where either is NaN.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
-    /// The smaller of the two; `b` where `a` is NaN.
+    /// `a` where `a < b`, else `b`: `b` where either is NaN.
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
     /// Nearest integers, ties to even.
     unsafe fn round(x: Self::F) -> Self::F;
-    /// `y * 2^n` for integers `n` in -126..=127.
+    /// `y * 2^n` for integers `n` in -126..=127; NaN where `y` is.
     unsafe fn scale_pow2(y: Self::F, n: Self::F) -> Self::F;
-    /// `y` where `x >= limit`, else 0.
-    unsafe fn keep_ge(x: Self::F, limit: Self::F, y: Self::F) -> Self::F;
+    /// 0 where `x < limit`, else `y`: `y` where `x` is NaN.
+    unsafe fn zero_below(x: Self::F, limit: Self::F, y: Self::F) -> Self::F;
+    /// -infinity where `mask` is -infinity, whatever `x` is there, else `x`.
+    unsafe fn hide(x: Self::F, mask: Self::F) -> Self::F;
     /// Sum of the lanes.
     unsafe fn sum(x: Self::F) -> f32;
     /// Largest lane.
     unsafe fn largest(x: Self::F) -> f32;
 
-    /// Nearest integers, ties to even, as `LANES` i16 to memory. |x| <= 32767.
+    /// Nearest integers, ties to even, as `LANES` i16 to memory. |x| <= 32767; anything where `x` is NaN.
     unsafe fn store_i16(dst: *mut i16, x: Self::F);
     /// `LANES` pairs from memory.
     unsafe fn load_pairs(src: *const i16) -> Self::Pairs;

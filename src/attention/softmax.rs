@@ -26,7 +26,7 @@ pub(super) enum Hides {
     All,
     /// Some cells, or it biases some.
     Some,
-    /// None, and adds 0 to all.
+    /// None, and it adds 0 to all.
     None,
 }
 
@@ -40,12 +40,12 @@ const WEIGHT_MIN: f32 = 1e-30;
 /// Below this, exp is subnormal; taken as 0.
 const EXP_MIN: f32 = -87.0;
 
-/// e^x for x <= 88, within 3e-7 of relative error; exactly 0 below -87, for -inf too.
+/// e^x for x <= 88, within 3e-7 of relative error; exactly 0 below -87, for -inf too; NaN for NaN.
 #[inline(always)]
 unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     // SAFETY: the caller upholds `Simd`'s contract.
     unsafe {
-        let clamped = S::max(x, S::splat(EXP_MIN));
+        let clamped = S::max(S::splat(EXP_MIN), x);
         let n = S::round(S::mul(clamped, S::splat(std::f32::consts::LOG2_E)));
         let r = S::fma(n, S::splat(-LN_2_HI), clamped);
         let r = S::fma(n, S::splat(-LN_2_LO), r);
@@ -54,22 +54,24 @@ unsafe fn exp<S: Simd>(x: S::F) -> S::F {
             poly = S::fma(poly, r, S::splat(*coefficient));
         }
         let y = S::add(S::fma(poly, S::mul(r, r), r), S::splat(1.0));
-        S::keep_ge(x, S::splat(EXP_MIN), S::scale_pow2(y, n))
+        S::zero_below(x, S::splat(EXP_MIN), S::scale_pow2(y, n))
     }
 }
 
-/// tanh(x) within 2e-7 of absolute error.
+/// tanh(x) within 2e-7 of absolute error; NaN for NaN.
 #[inline(always)]
 unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
     // SAFETY: the caller upholds `Simd`'s contract.
     unsafe {
-        let e = exp::<S>(S::min(S::add(x, x), S::splat(88.0)));
+        let e = exp::<S>(S::min(S::splat(88.0), S::add(x, x)));
         let one = S::splat(1.0);
         S::sub(one, S::div(S::splat(2.0), S::add(e, one)))
     }
 }
 
-/// Scales, biases, caps and masks a row of 64 logits in place; returns the largest.
+/// Scales, biases, caps and masks a row of 64 logits in place; returns the largest, NaN aside.
+///
+/// What the mask hides is -infinity, whatever it was. NaN that is not hidden stays NaN.
 ///
 /// # Safety
 /// As [`Simd`]. `row`: 64 floats. `mask`, `logit.bias`: null or 64 floats.
@@ -88,7 +90,8 @@ pub(super) unsafe fn logits<S: Simd>(row: *mut f32, mask: *const f32, logit: &Lo
                 x = S::mul(tanh::<S>(x), S::splat(logit.cap));
             }
             if !mask.is_null() {
-                x = S::fma(S::load(mask.add(i)), S::splat(logit.slope), x);
+                let mask = S::load(mask.add(i));
+                x = S::hide(S::fma(mask, S::splat(logit.slope), x), mask);
             }
             largest = S::max(x, largest);
             S::store(row.add(i), x);
@@ -97,7 +100,7 @@ pub(super) unsafe fn logits<S: Simd>(row: *mut f32, mask: *const f32, logit: &Lo
     }
 }
 
-/// `row = e^(row - shift)` for 64 floats, all <= shift; returns the sum.
+/// `row = e^(row - shift)` for 64 floats, all <= shift or NaN; returns the sum, NaN if any is.
 ///
 /// # Safety
 /// As [`Simd`]. `row`: 64 floats.
@@ -182,19 +185,37 @@ pub(super) unsafe fn mask_row<S: Simd>(dst: *mut f32, src: *const u16) -> Hides 
     // SAFETY: the loop covers 64 elements.
     unsafe {
         let mut largest = S::splat(f32::NEG_INFINITY);
-        let mut smallest = S::splat(f32::INFINITY);
+        // Of magnitudes: NaN if any is.
+        let mut sum = S::splat(0.0);
         for i in (0..TILE).step_by(S::LANES) {
             let x = S::load_f16(src.add(i));
             largest = S::max(x, largest);
-            smallest = S::min(x, smallest);
+            sum = S::add(sum, S::max(x, S::sub(S::splat(0.0), x)));
             S::store(dst.add(i), x);
         }
-        let largest = S::largest(largest);
-        let smallest = -S::largest(S::sub(S::splat(0.0), smallest));
-        match (largest, smallest) {
-            (f32::NEG_INFINITY, _) => Hides::All,
-            (0.0, 0.0) => Hides::None,
+        match (S::largest(largest), S::sum(sum)) {
+            (f32::NEG_INFINITY, f32::INFINITY) => Hides::All,
+            (_, 0.0) => Hides::None,
             _ => Hides::Some,
         }
+    }
+}
+
+/// Whether `n` floats, `n % 16 == 0`, are finite.
+///
+/// # Safety
+/// As [`Simd`]. `x`: `n` floats.
+#[inline(always)]
+pub(super) unsafe fn finite<S: Simd>(x: *const f32, n: usize) -> bool {
+    debug_assert!(n.is_multiple_of(16));
+    // SAFETY: the loop covers `n` floats.
+    unsafe {
+        let zero = S::splat(0.0);
+        let mut sum = zero;
+        for i in (0..n).step_by(S::LANES) {
+            // 0, or NaN.
+            sum = S::fma(S::load(x.add(i)), zero, sum);
+        }
+        S::sum(sum) == 0.0
     }
 }

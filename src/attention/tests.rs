@@ -32,6 +32,57 @@ fn exp_is_within_its_bound_and_zero_far_below() {
         // SAFETY: 16 floats, and the table is available.
         unsafe { (kernels.exp_slice)(x.as_mut_ptr(), 16) };
         assert_eq!(x[..6], [1.0, 0.0, 0.0, 0.0, 0.0, 1.0], "{}", kernels.name);
+        let mut x = [f32::NAN; 16];
+        x[7] = -1.0;
+        // SAFETY: as above.
+        unsafe { (kernels.exp_slice)(x.as_mut_ptr(), 16) };
+        for (i, x) in x.iter().enumerate() {
+            assert_eq!(x.is_nan(), i != 7, "{}: {x}", kernels.name);
+        }
+    }
+}
+
+#[test]
+fn nan_is_hidden_or_stays() {
+    for kernels in available() {
+        for cap in [0.0f32, 30.0] {
+            let mut row = [1.0f32; TILE];
+            row[3] = f32::NAN;
+            row[4] = f32::NAN;
+            row[20] = f32::INFINITY;
+            let mut mask = [0.0f32; TILE];
+            mask[4] = f32::NEG_INFINITY;
+            mask[20] = f32::NEG_INFINITY;
+            mask[21] = f32::NEG_INFINITY;
+            let logit = Logit { scale: 1.0, cap, slope: 0.0, offset: 0.0, bias: std::ptr::null() };
+            // SAFETY: 64 floats each, and the table is available.
+            let largest = unsafe { (kernels.logits)(row.as_mut_ptr(), mask.as_ptr(), &logit) };
+            for (i, x) in row.iter().enumerate() {
+                match i {
+                    4 | 20 | 21 => assert_eq!(*x, f32::NEG_INFINITY, "{}: {i}", kernels.name),
+                    _ => assert_eq!(x.is_nan(), i == 3, "{}: {i}: {x}", kernels.name),
+                }
+            }
+            assert_eq!(largest, row[0], "{}", kernels.name);
+            // SAFETY: 64 floats, and the table is available.
+            assert!(unsafe { (kernels.exp_row)(row.as_mut_ptr(), largest) }.is_nan());
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_found() {
+    for kernels in available() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in 0..TILE {
+                let mut x = [f32::MAX; TILE];
+                // SAFETY: 64 floats, and the table is available.
+                assert!(unsafe { (kernels.finite)(x.as_ptr(), TILE) });
+                x[at] = bad;
+                // SAFETY: as above.
+                assert!(!unsafe { (kernels.finite)(x.as_ptr(), TILE) }, "{}", kernels.name);
+            }
+        }
     }
 }
 
@@ -144,12 +195,20 @@ fn masks_are_classified() {
             (row(|i| if i == 1 { f32::NEG_INFINITY } else { 0.0 }), Hides::Some),
             (row(|i| if i == 40 { 0.5 } else { 0.0 }), Hides::Some),
             (row(|i| -(i as f32) * 6e-8), Hides::Some),
+            (row(|i| if i % 2 == 0 { 0.5 } else { -0.5 }), Hides::Some),
         ] {
             let mut out = [f32::NAN; TILE];
             // SAFETY: 64 elements each, and the table is available.
             let hides = unsafe { (kernels.mask_row)(out.as_mut_ptr(), mask.as_ptr()) };
             assert_eq!(hides, expected, "{}", kernels.name);
             assert_eq!(out, mask.map(|x| f16::from_bits(x).to_f32()), "{}", kernels.name);
+        }
+        for others in [f16::ZERO, f16::NEG_INFINITY] {
+            let (mut mask, mut out) = ([others.to_bits(); TILE], [0.0; TILE]);
+            mask[11] = f16::NAN.to_bits();
+            // SAFETY: as above.
+            let hides = unsafe { (kernels.mask_row)(out.as_mut_ptr(), mask.as_ptr()) };
+            assert_eq!(hides, Hides::Some, "{}", kernels.name);
         }
     }
 }

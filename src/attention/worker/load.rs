@@ -7,6 +7,7 @@ use crate::attention::TILE;
 use crate::attention::isa::{PackFn, TransposeFn};
 use crate::attention::plan::Unit;
 use crate::attention::problem::KvType;
+use crate::attention::rows::Rows;
 use crate::attention::softmax::Hides;
 
 /// K or V of a unit's head, from a tile's first cell on, and where the tile goes.
@@ -109,7 +110,7 @@ impl Worker<'_> {
             arrange: Some(self.kernels.transpose),
         };
         // SAFETY: K's cells are the problem's, the tile and its scales the scratch's, with room for every block.
-        unsafe { self.load(&source) }
+        self.not_finite |= unsafe { self.load(&source) };
     }
 
     /// Decodes the V tile.
@@ -129,16 +130,18 @@ impl Worker<'_> {
             arrange: None,
         };
         // SAFETY: as for K.
-        unsafe { self.load(&source) }
+        self.not_finite |= unsafe { self.load(&source) };
     }
 
     /// Decodes a tile, every block column of it. Scales of floats are 1, of cells that are not there and would be
-    /// turbo's 0.
+    /// turbo's 0. Returns the cells that are not finite: in the tile they are zeros, so that rows that do not see
+    /// them are as if they held anything else.
     ///
     /// # Safety
     /// `source`: `cells` rows of `len` values, `stride` bytes apart; tile and scales are as its fields say.
-    unsafe fn load(&self, source: &Source) {
+    unsafe fn load(&self, source: &Source) -> u64 {
         let cells = self.s.cells;
+        let mut not_finite = 0;
         for block in 0..source.blocks {
             // SAFETY: the caller's; the scratch's `cells` have room for a column of floats.
             unsafe {
@@ -150,38 +153,57 @@ impl Worker<'_> {
                     levels(row, source.stride, source.cells, cells.cast(), scales.as_mut_ptr());
                     (source.pack)(cells.cast(), tile.cast());
                     scales[source.cells..].fill(0.0);
+                    if !(self.kernels.finite)(scales.as_ptr(), TILE) {
+                        for (cell, scale) in scales.iter_mut().enumerate() {
+                            if !scale.is_finite() {
+                                *scale = 0.0;
+                                not_finite |= 1 << cell;
+                            }
+                        }
+                    }
                     continue;
                 }
                 scales.fill(1.0);
-                match source.arrange {
+                not_finite |= match source.arrange {
                     None => self.load_floats(source, block, tile.cast()),
                     Some(arrange) => {
-                        self.load_floats(source, block, cells.cast());
+                        let not_finite = self.load_floats(source, block, cells.cast());
                         arrange(cells.cast(), tile.cast());
+                        not_finite
                     }
-                }
+                };
             }
         }
+        not_finite
     }
 
-    /// Block column `block` as floats, `[64][64]`, zeros where there is no cell or no value.
+    /// Block column `block` as floats, `[64][64]`, zeros where there is no cell or no value, or where a cell's values
+    /// are not finite; returns these cells.
     ///
     /// # Safety
     /// `source`: as for [`Self::load`]; `dst`: 64 x 64 floats.
-    unsafe fn load_floats(&self, source: &Source, block: usize, dst: *mut f32) {
+    unsafe fn load_floats(&self, source: &Source, block: usize, dst: *mut f32) -> u64 {
         let &Source { ty, row, stride, cells, len, .. } = source;
         let width = TILE.min(len - block * TILE);
         let skipped = block * TILE / ty.block_len() * ty.block_bytes();
+        let mut not_finite = 0;
         // SAFETY: the caller's.
         unsafe {
             if cells < TILE || width < TILE {
                 slice::from_raw_parts_mut(dst, TILE * TILE).fill(0.0);
             }
-            for cell in 0..cells {
-                let row = row.add(cell * stride + skipped);
-                (self.kernels.to_f32)(ty, row, width, dst.add(cell * TILE));
+            let rows = Rows { ty, src: row.add(skipped), stride, cells, width };
+            if !(self.kernels.to_f32)(&rows, dst) {
+                let tile = slice::from_raw_parts_mut(dst, cells * TILE);
+                for (cell, values) in tile.chunks_exact_mut(TILE).enumerate() {
+                    if values.iter().any(|x| !x.is_finite()) {
+                        values.fill(0.0);
+                        not_finite |= 1 << cell;
+                    }
+                }
             }
         }
+        not_finite
     }
 }
 

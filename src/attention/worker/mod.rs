@@ -34,6 +34,8 @@ pub(super) struct Worker<'a> {
     anchors: Option<HeadAnchors>,
     /// And of the tile.
     runs: Runs,
+    /// Cells of the tile whose key or value is not finite, a bit each. They are loaded as zeros.
+    not_finite: u64,
 }
 
 impl<'a> Worker<'a> {
@@ -47,7 +49,7 @@ impl<'a> Worker<'a> {
         base: *mut u8,
     ) -> Self {
         let s = Scratch::new(&plan.layout, base);
-        Self { problem, plan, kernels, s, anchors: None, runs: Runs::NONE }
+        Self { problem, plan, kernels, s, anchors: None, runs: Runs::NONE, not_finite: 0 }
     }
 
     fn k_is_turbo(&self) -> bool {
@@ -149,8 +151,12 @@ impl<'a> Worker<'a> {
         if !self.load_masks(unit, tile) {
             return;
         }
+        self.not_finite = 0;
         self.load_k(unit, tile);
         self.load_v(unit, tile);
+        if self.not_finite != 0 {
+            self.spread_nan(rows);
+        }
         self.load_anchors(unit, tile);
         for row in (0..rows).step_by(SUB_ROWS) {
             let n = SUB_ROWS.min(rows - row);
@@ -158,6 +164,31 @@ impl<'a> Worker<'a> {
                 self.logits(row, n);
                 self.soften(row, n);
                 self.outputs(row, n);
+            }
+        }
+    }
+
+    /// Makes the sum, and with it the result, NaN for every row that sees a cell that is not finite.
+    #[cold]
+    fn spread_nan(&mut self, rows: usize) {
+        for row in 0..rows {
+            let sees = match self.hides(row) {
+                Hides::All => false,
+                Hides::None => true,
+                Hides::Some => {
+                    // SAFETY: `load_masks` wrote 64 floats for every mask row.
+                    let mask = unsafe {
+                        slice::from_raw_parts(self.s.mask.add(self.mask_index(row) * TILE), TILE)
+                    };
+                    let seen = |(cell, &mask): (usize, &f32)| {
+                        self.not_finite >> cell & 1 != 0 && mask != f32::NEG_INFINITY
+                    };
+                    mask.iter().enumerate().any(seen)
+                }
+            };
+            if sees {
+                // SAFETY: rows are within the layout's.
+                unsafe { *self.s.sum.add(row) = f32::NAN };
             }
         }
     }

@@ -98,7 +98,12 @@ impl Worker<'_> {
             for i in 0..n {
                 let logits = self.s.logits.add(i * TILE);
                 if tile_largest[i] == f32::NEG_INFINITY {
-                    slice::from_raw_parts_mut(logits, TILE).fill(0.0);
+                    let logits = slice::from_raw_parts_mut(logits, TILE);
+                    // All that it sees may be NaN, which is never the largest.
+                    if self.hides(row + i) != Hides::All && logits.iter().any(|x| x.is_nan()) {
+                        sum[i] = f32::NAN;
+                    }
+                    logits.fill(0.0);
                     continue;
                 }
                 let tile_sum = (self.kernels.exp_row)(logits, tile_largest[i]);
