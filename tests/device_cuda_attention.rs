@@ -12,6 +12,9 @@ mod case;
 mod coverage;
 #[path = "device/host.rs"]
 mod host;
+#[allow(dead_code, reason = "tests/attention.rs uses the rest")]
+#[path = "attention/not_finite.rs"]
+mod not_finite;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -21,6 +24,7 @@ use coverage::{DEVICE_ATTENTION_HEAD_DIMS as HEAD_DIMS, DEVICE_ATTENTION_TYPES a
 use host::{compile, floats, run};
 use llama_turboquant::attention::KvType;
 use llama_turboquant::codec::TurboType::{Turbo2, Turbo4};
+use not_finite::{Cache, put};
 
 /// Largest [`Data::nmse`]: queries, weights and scaled q8_0 are rounded to 11 bits.
 const NMSE: f64 = 1e-6;
@@ -129,6 +133,42 @@ fn slopes_softcap_and_sinks() {
     check(Case { sinks: true, ..TURBO }, 2);
     let hidden = Case { sinks: true, mask: Mask::HiddenAll, ..TURBO };
     assert!(attend(&program(64), &Data::new(hidden), 2).iter().all(|&x| x == 0.0));
+}
+
+/// Rows that see a scale that is not finite are NaN; it changes nothing for the others.
+#[test]
+fn scales_that_are_not_finite() {
+    let case = Case { tokens: 4, mask: Mask::Random, ..TURBO };
+    for (splits, cell) in [(1, 30), (3, 299)] {
+        for cache in [Cache::K, Cache::V] {
+            for x in [f32::NAN, f32::INFINITY] {
+                let mut data = Data::new(case);
+                put(&mut data, cache, cell, 0, x);
+                let (got, expected) = (attend(&program(64), &data, splits), data.expected());
+                let (mut seen, mut error, mut size) = (0, 0.0, 0.0);
+                for (got, expected) in got.chunks_exact(64).zip(expected.chunks_exact(64)) {
+                    if expected.iter().any(|x| !x.is_finite()) {
+                        assert!(got.iter().all(|x| x.is_nan()), "{x} in {cache:?}: {got:?}");
+                        seen += 1;
+                        continue;
+                    }
+                    for (got, expected) in got.iter().zip(expected) {
+                        error += (f64::from(*got) - expected).powi(2);
+                        size += expected * expected;
+                    }
+                }
+                // Three heads of the tokens that see it.
+                assert!(seen > 0 && seen < 12, "{seen}");
+                assert!(error / size <= NMSE, "{x} in {cache:?}: NMSE {}", error / size);
+            }
+        }
+    }
+    // Nothing but NaN.
+    let mut data = Data::new(Case { n_kv: 40, ..TURBO });
+    (0..40).for_each(|cell| put(&mut data, Cache::K, cell, 1, f32::NAN));
+    let got = attend(&program(64), &data, 2);
+    let (fine, bad) = got.split_at(3 * 64);
+    assert!(fine.iter().all(|x| x.is_finite()) && bad.iter().all(|x| x.is_nan()));
 }
 
 #[test]

@@ -218,7 +218,7 @@ attention_kernel(const attention_args args) {
         v_rows.first = first;
         ggml_cuda_syncwarp(); // the tile before has been read
         k.load(k_rows);
-        v.load(v_rows);
+        [[maybe_unused]] const bool v_finite = v.load(v_rows);
         ggml_cuda_syncwarp();
 
         // logits
@@ -247,6 +247,24 @@ attention_kernel(const attention_args args) {
                 for (int i = 0; i < 4; ++i) {
                     products[n][i] += k_tile::HAS_SCALE ? sums[i]*k.scale(b, 8*n + 2*lane.t + i%2) : sums[i];
                 }
+            }
+        }
+
+        // values that are not finite: NaN for rows that see them, nothing for the others
+        if constexpr (v_tile::HAS_SCALE) {
+            if (__any_sync(0xffffffff, !v_finite)) {
+#pragma unroll
+                for (int n = 0; n < N; ++n) {
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        if (!v.is_finite(8*n + 2*lane.t + i%2)) {
+                            products[n][i] = NAN;
+                        }
+                    }
+                }
+                ggml_cuda_syncwarp();
+                v.drop_not_finite();
+                ggml_cuda_syncwarp();
             }
         }
 
@@ -392,7 +410,8 @@ attention_kernel(const attention_args args) {
         }
         float sum = 0.0f;
         for (int w = 0; w < N_WARPS; ++w) {
-            sum += largests[w][r] == -INFINITY ? 0.0f : sums[w][r]*exp2f(largests[w][r] - largest);
+            // a sum that is NaN stays, also of a row that sees nothing but NaN, whose largest logit is -infinity
+            sum += sums[w][r] == 0.0f ? 0.0f : sums[w][r]*exp2f(largests[w][r] - largest);
         }
         args.stats[out_row + r] = make_float2(largest, sum);
     }
@@ -417,7 +436,7 @@ combine_kernel(const attention_args args, const float * sinks, const view dst) {
     float sum = sinks ? exp2f(sinks[head]*LOG2E - largest) : 0.0f;
     for (int s = 0; s < args.n_splits; ++s) {
         const float2 stats = args.stats[s*n_all + first];
-        sum += stats.x == -INFINITY ? 0.0f : stats.y*exp2f(stats.x - largest);
+        sum += stats.y == 0.0f ? 0.0f : stats.y*exp2f(stats.x - largest);
     }
     float * out = (float *) (dst.data + head*dst.nb[1] + token*dst.nb[2] + batch*dst.nb[3]);
     for (int i = (int) threadIdx.x; i < D; i += (int) blockDim.x) {
@@ -426,7 +445,7 @@ combine_kernel(const attention_args args, const float * sinks, const view dst) {
             const float m = args.stats[s*n_all + first].x;
             x += m == -INFINITY ? 0.0f : args.out[(s*n_all + first)*D + i]*exp2f(m - largest);
         }
-        out[i] = sum > 0.0f ? x/sum : 0.0f;
+        out[i] = sum == 0.0f ? 0.0f : x/sum;
     }
 }
 

@@ -51,8 +51,8 @@ template <int K, int D> struct turbo_tile {
     uint32_t words [BLOCKS][WORDS][TILE + 8];
     float    scales[BLOCKS][TILE];
 
-    // all lanes of a warp
-    __device__ __forceinline__ void load(const rows_t & rows) {
+    // All lanes of a warp. Scales that are not finite are NaN; returns whether this lane loaded none.
+    __device__ __forceinline__ bool load(const rows_t & rows) {
         // lanes next to each other load words next to each other
         [[maybe_unused]] constexpr int AT_ONCE = D > 128 ? 2 : 8;
 #pragma unroll AT_ONCE
@@ -62,10 +62,32 @@ template <int K, int D> struct turbo_tile {
             const int cell = i/WORDS/BLOCKS;
             words[b][w][cell] = load_word(rows.row(cell) + b*block_bytes<K> + 2 + 4*w);
         }
+        bool finite = true;
         for (int i = threadIdx.x; i < TILE*BLOCKS; i += LANES) {
             const int b    = i%BLOCKS;
             const int cell = i/BLOCKS;
-            scales[b][cell] = float_of_half(*(const uint16_t *) (rows.row(cell) + b*block_bytes<K>));
+            const float scale = float_of_half(*(const uint16_t *) (rows.row(cell) + b*block_bytes<K>));
+            const bool  fine  = fabsf(scale) < INFINITY;
+            scales[b][cell] = fine ? scale : NAN;
+            finite = finite && fine;
+        }
+        return finite;
+    }
+
+    // whether all of a cell's scales are finite
+    __device__ bool is_finite(int cell) const {
+        bool finite = true;
+        for (int b = 0; b < BLOCKS; ++b) {
+            finite = finite && !isnan(scales[b][cell]);
+        }
+        return finite;
+    }
+
+    // Makes scales that are NaN 0. All lanes call it.
+    __device__ void drop_not_finite() {
+        for (int i = threadIdx.x; i < TILE*BLOCKS; i += LANES) {
+            float & scale = scales[i%BLOCKS][i/BLOCKS];
+            scale = isnan(scale) ? 0.0f : scale;
         }
     }
 
@@ -135,7 +157,10 @@ template <int K, int D> struct turbo_tile {
 struct direct_tile {
     static constexpr bool HAS_SCALE = false;
 
-    __device__ __forceinline__ void load(const rows_t &) {}
+    // values are not looked at: validation keeps those that are not finite out of restored caches
+    __device__ __forceinline__ bool load(const rows_t &) {
+        return true;
+    }
 
     __device__ __forceinline__ float scale(int, int) const {
         return 1.0f;

@@ -19,7 +19,7 @@ const HEADS: usize = 2;
 const GROUP: usize = 3;
 
 /// Overwrites one value of a cell's head, or the scale of a block of it.
-fn put(data: &mut Data, cache: Cache, cell: usize, head: usize, x: f32) {
+pub fn put(data: &mut Data, cache: Cache, cell: usize, head: usize, x: f32) {
     let (ty, len, bytes) = match cache {
         Cache::K => (data.case.type_k, data.case.dk, &mut data.k),
         Cache::V => (data.case.type_v, data.case.dv, &mut data.v),
