@@ -4,6 +4,7 @@
 #include "llama-impl.h"
 #include "llama-io.h"
 #include "llama-kv-cache.h"
+#include "llama-kv-state.h"
 
 #include <algorithm>
 #include <cstring>
@@ -684,12 +685,17 @@ bool llama_kv_anchors::state_read(llama_io_read_i & io, uint32_t strm, const cel
             LLAMA_LOG_ERROR("%s: the state's key anchors have %zu bytes, this model's %zu\n", __func__, (size_t) size_row, table->nb[1]);
             return false;
         }
+        const std::string what = std::string("table ") + ggml_get_name(table);
         for (const uint32_t r : rows) {
-            io.read_tensor(table, (strm*n_rows + r)*size_row, size_row);
+            llama_kv_state_read(io, table, (strm*n_rows + r)*size_row, size_row, size_row, r, what, "key anchor");
         }
-        for (auto & m : moved_new) {
+        for (size_t i = 0; i < moved_new.size(); ++i) {
+            auto & m = moved_new[i];
             m.from.emplace_back(table->ne[0]);
             io.read(m.from.back().data(), size_row);
+            if (!llama_kv_state_check_row(table->type, m.from.back().data(), size_row, what, "key anchor", n_own + i)) {
+                return false;
+            }
         }
     }
 

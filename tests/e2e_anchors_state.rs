@@ -6,7 +6,7 @@ mod common;
 use common::engine::{Entry, Model, Options, context, label};
 use common::gguf::{Tiny, tokens};
 use common::models::tiny;
-use common::state::{restore, restore_seq, save, save_seq, serves, shift};
+use common::state::{reseal, restore, restore_seq, save, save_seq, serves, shift};
 use common::stats::{kld, mean_max};
 use common::{F16, TURBO4};
 use llama_turboquant::llama::sys::{self, ggml_type};
@@ -124,7 +124,9 @@ fn a_state_that_is_cut_or_damaged_in_its_anchors_is_refused() {
 
     let mut second = context(&model, Options::new(PAIR));
     for at in (start..end).step_by(37).chain(start..start + 24).chain([end - 1, end]) {
-        let (read, log) = restore_seq(&mut second, &state[..at], 0);
+        let mut cut = state[..at].to_vec();
+        reseal(&mut cut);
+        let (read, log) = restore_seq(&mut second, &cut, 0);
         assert_eq!(read, 0, "cut at {} of {}", at - start, end - start);
         assert!(!log.is_empty());
     }
@@ -136,6 +138,7 @@ fn a_state_that_is_cut_or_damaged_in_its_anchors_is_refused() {
     {
         let mut damaged = state.clone();
         damaged[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        reseal(&mut damaged);
         let (read, log) = restore_seq(&mut second, &damaged, 0);
         assert_eq!(read, 0, "{value} at {}", at - start);
         assert!(log.contains("key anchor"), "{log}");

@@ -2,6 +2,8 @@
 #![cfg(feature = "llama")]
 
 mod common;
+#[path = "state/damage.rs"]
+mod damage;
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +15,7 @@ use llama_turboquant::llama::{Context, ContextParams, Model, StateError};
 use common::TEXT;
 use common::api::{context, params, tokens};
 use common::gguf::{Tiny, write_tiny_model};
+use common::state::{HEAD, reseal};
 use common::stats::kld;
 
 /// The logits after one token more.
@@ -203,6 +206,10 @@ fn damaged_states_harm_nothing() {
             }
             if random(8) == 0 {
                 state.truncate(random(state.len()));
+            }
+            // Half of them pass for whole.
+            if state.len() > HEAD && random(2) == 0 {
+                reseal(&mut state);
             }
             let restored = match of_sequence {
                 true => context.set_seq_state(1, &state),

@@ -10,7 +10,7 @@ use common::calibration::{Calibration, RopePairs};
 use common::engine::{Options, context};
 use common::gguf::{Tiny, tokens, uniform};
 use common::models::tiny;
-use common::state::{restore, restore_seq, save, save_seq, serves};
+use common::state::{reseal, restore, restore_seq, save, save_seq, serves};
 use common::stats::kld;
 
 const N: usize = 100;
@@ -94,9 +94,15 @@ fn a_cut_state_is_refused() {
     let state = save_seq(&first, 0);
     let mut second = context(&model, options(Some(&path)));
     for n in 0..state.len() {
-        let (read, log) = restore_seq(&mut second, &state[..n], 0);
-        assert_eq!(read, 0, "{n} of {} bytes", state.len());
-        assert!(!log.is_empty());
+        let mut cut = state[..n].to_vec();
+        for resealed in [false, true] {
+            if resealed {
+                reseal(&mut cut);
+            }
+            let (read, log) = restore_seq(&mut second, &cut, 0);
+            assert_eq!(read, 0, "{n} of {} bytes, resealed {resealed}", state.len());
+            assert!(!log.is_empty());
+        }
     }
     serves(&mut second);
     let (read, log) = restore_seq(&mut second, &state, 0);

@@ -5,7 +5,7 @@ mod common;
 
 use common::engine::{Context, Entry, Model, Options, context, label};
 use common::models::{gemma, smollm2};
-use common::state::{restore, restore_seq, save, save_seq, shift};
+use common::state::{reseal, restore, restore_seq, save, save_seq, shift};
 use common::stats::{kld, mean_max};
 use common::{F16, Q8_0, TEXT, TURBO2, TURBO3, TURBO4};
 use llama_turboquant::llama::sys::{self, ggml_type};
@@ -108,9 +108,15 @@ fn a_cut_state_is_refused() {
     let state = save(&saved);
     for n in [0, 3, 100, state.len() / 2, state.len() - 1] {
         let mut other = context(model, Options::new((TURBO4, TURBO2)));
-        let (read, log) = restore(&mut other, &state[..n]);
-        assert_eq!(read, 0, "{n} of {} bytes", state.len());
-        assert!(!log.is_empty());
+        let mut cut = state[..n].to_vec();
+        for resealed in [false, true] {
+            if resealed {
+                reseal(&mut cut);
+            }
+            let (read, log) = restore(&mut other, &cut);
+            assert_eq!(read, 0, "{n} of {} bytes, resealed {resealed}", state.len());
+            assert!(!log.is_empty());
+        }
     }
 }
 

@@ -36,7 +36,7 @@ impl Part {
         }
     }
 
-    /// How files begin: magic and version.
+    /// How files begin: magic and version, of those without checksums.
     const fn head(self) -> [u32; 2] {
         match self {
             Self::Whole => [sys::LLAMA_SESSION_MAGIC, sys::LLAMA_SESSION_VERSION],
@@ -52,6 +52,9 @@ impl Part {
         }
     }
 }
+
+/// Set in the version of files whose states have checksums: `LLAMA_STATE_SEALED` of `llama-state-seal.h`.
+const SEALED: u32 = 0x7471_0000;
 
 /// Bytes of a file before its tokens: magic, version, number of tokens.
 const HEAD: u64 = 12;
@@ -257,7 +260,7 @@ fn n_tokens(path: &Path, part: Part) -> Result<usize, StateError> {
     if magic != part.head()[0] {
         return Err(format("it begins with other bytes"));
     }
-    if version != part.head()[1] {
+    if version != part.head()[1] && version != part.head()[1] | SEALED {
         return Err(format("it was saved by another version of llama.cpp"));
     }
     if u64::from(n) > (len - HEAD) / size_of::<Token>() as u64 {
