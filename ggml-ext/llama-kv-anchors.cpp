@@ -14,8 +14,11 @@ static constexpr uint32_t N_RUN = llama_kv_anchors::N_RUN;
 
 // keys that a mean is taken over, if there are so many
 static constexpr uint32_t N_MEAN = 64;
-// the first tokens of a sequence draw attention, and their keys are unlike all others: each has an anchor of its own
-static constexpr llama_pos N_SINK = 1;
+// the first token of a sequence draws attention, and its key is unlike all others: it has an anchor of its own.
+// others may have the same position, as those of an image that a sequence begins with (M-RoPE)
+static constexpr llama_pos POS_SINK = 0;
+// cells that the first token's anchor serves: no other run is as short
+static constexpr uint32_t N_RUN_SINK = 1;
 // a mean of few keys serves as many cells again, and at least so many
 static constexpr uint32_t N_RUN_MIN = 16;
 // F16's largest value: no anchor is infinite
@@ -143,12 +146,15 @@ void llama_kv_anchors::plan(const llama_kv_cells_vec & v_cells, const std::vecto
 
         std::map<llama_seq_id, seq_tokens> seqs;
 
+        is_new.assign(n_cells, false);
+
         for (uint32_t ii = 0; ii < idxs[s].size(); ++ii) {
             const uint32_t i    = s*idxs[s].size() + ii;
             const uint32_t cell = idxs[s][ii];
 
             // what the cell held is gone
             st.id[cell] = -1;
+            is_new[cell] = true;
 
             const llama_seq_id seq = ubatch.seq_id[i][0];
 
@@ -166,6 +172,11 @@ void llama_kv_anchors::plan(const llama_kv_cells_vec & v_cells, const std::vecto
     }
 }
 
+// whether the anchor of a cell is that of a first token
+bool llama_kv_anchors::is_sink(const llama_kv_cells & cells, const stream_t & st, uint32_t cell) const {
+    return cells.pos_get(cell) == POS_SINK && st.id[cell] >= 0 && st.run[st.id[cell]].cap == N_RUN_SINK;
+}
+
 void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens & toks) {
     auto & st = streams[toks.strm];
 
@@ -181,10 +192,22 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
         k++;
     };
 
-    // the cells of the sequence before its first new token, the last first
+    // the cells that the sequence has before its first new token, the last first: also at the same position
     const auto & seq_pos = cells.seq_pos_get(toks.seq);
-    auto it = seq_pos.lower_bound({ p0, 0 });
-    int32_t row = it == seq_pos.begin() ? -1 : st.id[std::prev(it)->second];
+    auto it = seq_pos.lower_bound({ p0 + 1, 0 });
+    const auto prev_old = [&]() -> int64_t {
+        while (it != seq_pos.begin()) {
+            const uint32_t cell = (--it)->second;
+            if (!is_new[cell]) {
+                return cell;
+            }
+        }
+        return -1;
+    };
+    int64_t prev = prev_old();
+    int32_t row  = prev < 0 ? -1 : st.id[prev];
+
+    const bool first_is_sink = prev < 0 && p0 == POS_SINK;
 
     // go on with the run that is open
     const auto go_on = [&]() {
@@ -203,10 +226,9 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
 
     // keys of the cache that a mean may take in beside those of the ubatch
     std::vector<uint32_t> old;
-    while (it != seq_pos.begin() && old.size() < N_MEAN) {
-        const auto & [pos, cell] = *--it;
-        if (pos >= N_SINK && st.id[cell] >= 0) {
-            old.push_back(cell);
+    for (; prev >= 0 && old.size() < N_MEAN; prev = prev_old()) {
+        if (st.id[prev] >= 0 && !is_sink(cells, st, prev)) {
+            old.push_back(prev);
         }
     }
 
@@ -214,6 +236,11 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
         const int32_t free = free_row(st);
         if (free < 0) {
             // every row is in use: any will do, one of the same sequence best
+            if (!warned) {
+                LLAMA_LOG_WARN("%s: the %u key anchors are all in use: new keys share the last of their sequence, which makes them less precise. "
+                        "a larger context has more of them, and so has a cache for each sequence (no --kv-unified)\n", __func__, n_rows);
+                warned = true;
+            }
             row = std::max(row, 0);
             while (k < n) {
                 assign(row);
@@ -225,9 +252,9 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
         const uint32_t i_new = cur.new_rows.size();
         cur.new_rows.push_back(toks.strm*n_rows + row);
 
-        if (toks.pos[k] < N_SINK) {
+        if (k == 0 && first_is_sink) {
             cur.tok_w.push_back({ i_new, toks.tok[k], 1.0f });
-            st.run[row] = { 0, 1 };
+            st.run[row] = { 0, N_RUN_SINK };
             assign(row);
             continue;
         }
@@ -236,7 +263,7 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
         const uint32_t len   = run_len(st, toks.cell[k]);
         const uint32_t n_own = std::min(len, n - k);
         uint32_t first = std::min(k, k + n_own - std::min(k + n_own, N_MEAN));
-        while (first < k && toks.pos[first] < N_SINK) {
+        if (first == 0 && k > 0 && first_is_sink) {
             first++;
         }
         const uint32_t n_tok = k + n_own - first;
@@ -258,9 +285,30 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
     }
 }
 
-void llama_kv_anchors::plan_worst() {
+// The largest sums of plan_seq. A run takes 16 cells or more, but for the last of a sequence, and the first token is one
+// of its own: 2 + n/16 runs of n tokens. Keys of the cache go into runs that have less than N_MEAN keys before them and
+// of their own: N_MEAN - 1 into the first, and two for every token after that, until there are N_MEAN tokens.
+static_assert(N_MEAN == 64 && N_RUN_MIN == 16, "the sums below are of these numbers");
+
+void llama_kv_anchors::plan_worst(uint32_t n_seqs) {
     cur = {};
-    cur.worst = true;
+    cur.worst_n_seqs = n_seqs;
+}
+
+uint32_t llama_kv_anchors::n_new(uint32_t n_tokens) const {
+    if (cur.worst_n_seqs == 0) {
+        return cur.new_rows.size();
+    }
+    const uint32_t n_seqs = std::min(cur.worst_n_seqs, n_tokens);
+    return std::min({ n_tokens, 2*n_seqs + n_tokens/N_RUN_MIN, (uint32_t) (n_rows*streams.size()) });
+}
+
+uint32_t llama_kv_anchors::n_old(uint32_t n_tokens) const {
+    if (cur.worst_n_seqs == 0) {
+        return cur.old_cells.size();
+    }
+    const uint32_t n_seqs = std::min(cur.worst_n_seqs, n_tokens);
+    return (N_MEAN - 1)*n_seqs + std::min((N_MEAN - N_RUN_MIN)*n_seqs, 2*n_tokens);
 }
 
 //
@@ -297,10 +345,10 @@ void llm_graph_input_k_anchors::build_write(ggml_context * ctx, int64_t n_tokens
     }
     const auto & plan = anchors->get_plan();
 
-    GGML_ASSERT(plan.worst || n_tokens == (int64_t) plan.tok_rows.size());
+    GGML_ASSERT(plan.worst_n_seqs > 0 || n_tokens == (int64_t) plan.tok_rows.size());
 
-    const int64_t n_new = plan.worst ? std::min<int64_t>(n_tokens, n_tokens/N_RUN + 2) : plan.new_rows.size();
-    const int64_t n_old = plan.worst ? N_MEAN : plan.old_cells.size();
+    const int64_t n_new = anchors->n_new(n_tokens);
+    const int64_t n_old = anchors->n_old(n_tokens);
 
     tok_rows = new_input(ctx, GGML_TYPE_I32, n_tokens, 1, "k_anchors_tok_rows");
 
@@ -492,7 +540,7 @@ void llama_kv_cache::plan_anchors(const slot_info & sinfo, const llama_ubatch & 
 
 void llama_kv_cache::plan_anchors_worst() {
     if (anchors) {
-        anchors->plan_worst();
+        anchors->plan_worst(n_seq_max);
     }
 }
 

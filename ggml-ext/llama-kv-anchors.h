@@ -41,7 +41,7 @@ public:
     };
 
     struct plan_t {
-        bool worst = false;
+        uint32_t worst_n_seqs = 0; // not 0: the worst plan
 
         // the anchor of every token
         std::vector<int32_t>  tok_rows;  // [n_tokens]
@@ -57,10 +57,14 @@ public:
     //   strm, idxs: where the tokens are, stream by stream
     void plan(const llama_kv_cells_vec & v_cells, const std::vector<llama_seq_id> & strm, const std::vector<cell_idxs_t> & idxs, const llama_ubatch & ubatch);
 
-    // the largest plan that any ubatch has: only the shapes of a graph count
-    void plan_worst();
+    // no plan of a ubatch of up to n_seqs sequences is larger: only the shapes of a graph count
+    void plan_worst(uint32_t n_seqs);
 
     const plan_t & get_plan() const { return cur; }
+
+    // anchors to make for a ubatch of n_tokens, and keys of the cache that go into them
+    uint32_t n_new(uint32_t n_tokens) const;
+    uint32_t n_old(uint32_t n_tokens) const;
 
     // the anchor of a cell, 0 if it has none, and its row among those of all streams
     int32_t id (uint32_t strm, uint32_t cell) const;
@@ -119,10 +123,16 @@ private:
 
     std::vector<moved_t> moved;
 
+    // cells of the ubatch that is being planned
+    std::vector<bool> is_new;
+
+    bool warned = false; // that rows ran out
+
     // tokens of one sequence, in order
     struct seq_tokens;
 
     void     plan_seq(const llama_kv_cells & cells, const seq_tokens & toks);
+    bool     is_sink (const llama_kv_cells & cells, const stream_t & st, uint32_t cell) const;
     int32_t  free_row(const stream_t & st) const;
     void     recount (const llama_kv_cells & cells, stream_t & st) const;
     uint32_t run_len (const stream_t & st, uint32_t cell) const;

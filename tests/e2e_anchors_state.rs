@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::engine::{Entry, Model, Options, context, label};
+use common::engine::{Entry, Model, Options, context, label, logged};
 use common::gguf::{Tiny, tokens};
 use common::models::tiny;
 use common::state::{reseal, restore, restore_seq, save, save_seq, serves, shift};
@@ -109,7 +109,7 @@ fn anchors(state: &[u8], n_cells: usize) -> (usize, usize, usize) {
     let end = state.len() - (4 + 8 + n_cells * ROW); // of V: type, size of a row, rows
     let number = |at: usize| u32::from_le_bytes(state[at..at + 4].try_into().expect("4 bytes"));
     let start = |n: usize| end - (4 + 4 * n + 4 * n_cells + 8 + n * ROW);
-    let n = (1..9).find(|&n| number(start(n)) as usize == n).expect("a few anchors");
+    let n = (1..=n_cells).find(|&n| number(start(n)) as usize == n).expect("some anchors");
     (start(n), end, n)
 }
 
@@ -146,4 +146,49 @@ fn a_state_that_is_cut_or_damaged_in_its_anchors_is_refused() {
     }
     let (read, log) = restore_seq(&mut second, &state, 0);
     assert_eq!(read, state.len(), "{log}");
+}
+
+/// Images at the start of a context (M-RoPE) have one position for all of their tokens: they are no first tokens, but
+/// runs like others, and leave anchors for what follows.
+#[test]
+fn tokens_at_one_position_share_anchors() {
+    const N_IMAGE: usize = 300;
+    let model = tiny(Tiny { key_bias: 10.0, sharpness: 3.0, ..Tiny::new(64) });
+    let entry = |i: usize| Entry {
+        token: 3 + (i * 29 % 250) as i32,
+        pos: i.saturating_sub(N_IMAGE - 1),
+        seq: 0,
+        output: i >= N_IMAGE,
+    };
+    let entries: Vec<_> = (0..N_IMAGE + 100).map(entry).collect();
+    let exact =
+        context(&model, Options { n_ctx: 4096, ..Options::new((F16, F16)) }).decode(&entries);
+    // In one batch, and in parts that end within the image.
+    for n_ubatch in [512, 70, 33] {
+        let options = Options { n_ctx: 4096, n_ubatch, ..Options::new(PAIR) };
+        let mut context = context(&model, options);
+        let (logits, log) = logged(|| context.decode(&entries));
+        assert_eq!(log, "");
+        let (_, _, n) = anchors(&save_seq(&context, 0), entries.len());
+        // The first token, a run for every 64, and shorter ones where an ubatch ends.
+        let most = 1 + entries.len() / 64 + 1 + entries.len() / n_ubatch as usize;
+        let divergences: Vec<_> = exact.iter().zip(&logits).map(|(p, q)| kld(p, q)).collect();
+        let (mean, _) = mean_max(&divergences);
+        println!("ubatches of {n_ubatch}: {n} anchors, mean KLD {mean:.1e}");
+        assert!(n <= most, "{n} anchors for {} cells in ubatches of {n_ubatch}", entries.len());
+    }
+}
+
+/// A row of the table each: short sequences in one cache use all of them up, which the log says once.
+#[test]
+fn anchors_that_run_out_are_in_the_log() {
+    let model = model();
+    let options = Options { n_seq: 16, n_ctx: 512, unified: true, ..Options::new(PAIR) };
+    let mut context = context(&model, options);
+    let mut logs = String::new();
+    for seq in 0..16 {
+        let (_, log) = logged(|| context.prefill(&tokens(20), 0, seq));
+        logs.push_str(&log);
+    }
+    assert_eq!(logs.matches("key anchors are all in use").count(), 1, "{logs}");
 }

@@ -10,11 +10,12 @@ use std::thread;
 use llama_turboquant::llama::CacheType::{F16, Q8_0, Turbo2, Turbo3, Turbo4};
 use llama_turboquant::llama::{
     Batch, CacheError, CachePolicy, CacheType, Context, ContextError, DecodeError, FlashAttention,
-    KvAnchors, KvCalibration, OutputError, SequenceError, free_memory,
+    KvAnchors, KvCalibration, Model, OutputError, SequenceError, free_memory,
 };
 
 use common::TEXT;
 use common::api::{context, params, smollm2, tokens};
+use common::gguf::{Tiny, write_tiny_model};
 use common::stats::argmax;
 
 #[test]
@@ -241,5 +242,51 @@ fn gaps_are_closed_by_a_shift() {
         assert_eq!(context.seq_positions(0), Some(0..=n - 21));
         context.append(&tokens(" Lisbon"), 0).expect("it decodes");
         context.seq_shift(0, 1000.., -20).expect("nothing");
+    }
+}
+
+/// Buffers are reserved for the largest batch: whatever sequences do together, decoding allocates nothing.
+#[test]
+fn decoding_never_needs_more_memory_than_was_reserved() {
+    const N_SEQ: u32 = 48;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("tiny.gguf");
+    write_tiny_model(&path, Tiny::new(256));
+    let model = Model::load(&path).expect("it loads");
+    let mut seed = 1u64;
+    let mut random = |n: u32| {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (seed >> 33) as u32 % n
+    };
+    for (n_ubatch, unified) in [(16, true), (64, true), (64, false), (512, false)] {
+        let params = params()
+            .n_ctx(N_SEQ * 1024)
+            .n_batch(512)
+            .n_ubatch(n_ubatch)
+            .n_seq_max(N_SEQ)
+            .kv_unified(unified)
+            .cache_types(Turbo4, Turbo4);
+        let mut context = Context::new(&model, &params).expect("a context");
+        let reserved = context.memory_use().expect("sizes").compute;
+        let mut len = [0u32; N_SEQ as usize];
+        for round in 0..40 {
+            // Together, in step, they begin runs of anchors in one batch; apart, some do.
+            let n_each = [1, 1, 63, 8, 10][round % 5];
+            let all = round < 20 || random(2) == 0;
+            let mut batch = Batch::new(512, 1);
+            for seq in 0..N_SEQ {
+                let n = if all { n_each } else { random(n_each + 1) };
+                for _ in 0..n.min((512 - batch.len()) as u32) {
+                    let pos = len[seq as usize];
+                    batch.add(3 + (pos * 29 % 250) as i32, pos, &[seq], true).expect("room");
+                    len[seq as usize] += 1;
+                }
+            }
+            if !batch.is_empty() {
+                context.decode(&batch).expect("it decodes");
+            }
+            let used = context.memory_use().expect("sizes").compute;
+            assert_eq!(used, reserved, "n_ubatch {n_ubatch}, unified {unified}, round {round}");
+        }
     }
 }
