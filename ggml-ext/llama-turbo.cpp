@@ -44,6 +44,24 @@ bool llama_turbo_has_own_attention(const llama_model & model) {
     }
 }
 
+const char * llama_turbo_no_flash_attention(const llama_model & model) {
+    switch (model.arch) {
+        case LLM_ARCH_GROK:
+            return "llama.cpp switches it off for this architecture";
+        case LLM_ARCH_T5:
+            return "self-attention adds a bias for each distance, which it does not take";
+        default:
+            return nullptr;
+    }
+}
+
+void llama_turbo_check_values(const ggml_tensor * v, int32_t il) {
+    if (ggml_is_quantized(v->type)) {
+        throw std::runtime_error(std::string("V cache type ") + ggml_type_name(v->type) + " needs flash attention, which the graph of layer " +
+                std::to_string(il) + " does not use. use f16 for V");
+    }
+}
+
 //
 // layers
 //
@@ -109,6 +127,13 @@ static bool check_params(const llama_model & model, llama_context_params & param
     const uint32_t n_layer_kv = llama_turbo_kv_layers(model).size();
     const llama_kv_policy types_k(params.type_k, exceptions(params, true),  n_layer_kv);
     const llama_kv_policy types_v(params.type_v, exceptions(params, false), n_layer_kv);
+
+    const char * no_flash_attn = llama_turbo_no_flash_attention(model);
+    if (no_flash_attn && (ggml_is_quantized(params.type_v) || any(types_v, ggml_is_quantized))) {
+        LLAMA_LOG_ERROR("%s: V cache type %s needs flash attention, which this model (%s) cannot have: %s. use f16 for V\n",
+                __func__, types_v.describe().c_str(), model.arch_name().c_str(), no_flash_attn);
+        return false;
+    }
 
     if (has_exceptions && any(types_v, ggml_is_quantized)) {
         if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {

@@ -10,6 +10,7 @@
 
 class  llama_kv_anchors;
 class  llama_kv_scales;
+struct ggml_tensor;
 struct llama_hparams;
 struct llama_model;
 
@@ -37,6 +38,12 @@ std::vector<uint32_t> llama_turbo_kv_layers(const llama_model & model);
 
 // models whose graphs write keys to the cache by themselves, or read them in ways that do not add the anchors' term
 bool llama_turbo_has_own_attention(const llama_model & model);
+
+// why the graphs of a model leave flash attention, which alone reads quantized values, even where it is on. null: they do not
+const char * llama_turbo_no_flash_attention(const llama_model & model);
+
+// called where a graph attends without flash attention: throws if it would take blocks of values for single ones
+void llama_turbo_check_values(const ggml_tensor * v, int32_t il);
 
 // the anchors of a new cache, or null if it has none; the log says which. throws if they are asked for and cannot be
 std::shared_ptr<llama_kv_anchors> llama_turbo_make_anchors(

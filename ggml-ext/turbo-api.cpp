@@ -78,6 +78,7 @@ int32_t tq_model_get_traits(const llama_model * model, tq_model_traits * traits)
             /*.has_swa           =*/ hparams.swa_type != LLAMA_SWA_TYPE_NONE,
             /*.has_own_attention =*/ llama_turbo_has_own_attention(*model),
             /*.same_kv_types     =*/ hparams.is_mla() || model->arch == LLM_ARCH_DEEPSEEK4,
+            /*.no_flash_attn     =*/ llama_turbo_no_flash_attention(*model) != nullptr,
             /*.n_pos_per_embd    =*/ hparams.n_pos_per_embd(),
         };
     });

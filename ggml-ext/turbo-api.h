@@ -33,6 +33,7 @@ struct tq_model_traits {
     bool     has_swa;           // layers with a sliding window
     bool     has_own_attention; // graphs that write the cache by themselves: one type for all layers
     bool     same_kv_types;     // K and V have to be of one type
+    bool     no_flash_attn;     // graphs that leave flash attention: V cannot be quantized
     uint32_t n_pos_per_embd;    // positions per token: more than 1 cannot be shifted
 };
 

@@ -17,6 +17,7 @@ use common::TEXT;
 use common::api::{context, params, smollm2, tokens};
 use common::gguf::{Tiny, write_tiny_model};
 use common::stats::argmax;
+use common::t5::write_t5;
 
 #[test]
 fn decoding_in_parts_is_decoding() {
@@ -242,6 +243,25 @@ fn gaps_are_closed_by_a_shift() {
         assert_eq!(context.seq_positions(0), Some(0..=n - 21));
         context.append(&tokens(" Lisbon"), 0).expect("it decodes");
         context.seq_shift(0, 1000.., -20).expect("nothing");
+    }
+}
+
+/// T5's self-attention adds a bias for each distance, which flash attention does not take: it left flash attention in
+/// silence, and read blocks of values as if they were single ones.
+#[test]
+fn quantized_values_are_refused_where_flash_attention_cannot_be() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("t5.gguf");
+    write_t5(&path);
+    let model = Model::load(&path).expect("it loads");
+    for k in [F16, Turbo4] {
+        Context::new(&model, &params().cache_types(k, F16)).expect("values that are not quantized");
+        for v in [Q8_0, Turbo4] {
+            let error =
+                Context::new(&model, &params().cache_types(k, v)).expect_err("it is refused");
+            let expected = CacheError::NoFlashAttention { cache_type: v, instead: F16 };
+            assert_eq!(error, ContextError::Cache(expected));
+        }
     }
 }
 

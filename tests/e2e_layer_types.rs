@@ -3,17 +3,22 @@
 
 mod common;
 
+use std::path::Path;
 use std::time::Duration;
 
 use common::models;
 use common::process::{Finished, run, turbo4_key_sizes};
+use common::t5::write_t5;
 
 const COMPLETION: &str = env!("CARGO_BIN_EXE_llama-completion");
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A few tokens of a test model, with the library's log.
 fn complete(model: &str, args: &[&str]) -> Finished {
-    let model = models::path(model);
+    complete_with(&models::path(model), args)
+}
+
+fn complete_with(model: &Path, args: &[&str]) -> Finished {
     let mut all =
         vec!["-m", model.to_str().expect("a path in UTF-8"), "-p", "The capital of France is"];
     all.extend([
@@ -99,4 +104,21 @@ fn a_wrong_policy_is_refused() {
     // V of one layer is enough to need flash attention.
     complete("smollm2", &["-ctv", "f16,3=turbo2", "-fa", "off"])
         .assert_refused(&["flash attention", "3: turbo2"]);
+}
+
+/// As upstream's types are, too: flash attention is on, but T5's graph leaves it.
+#[test]
+fn quantized_values_of_t5_are_refused() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("t5.gguf");
+    write_t5(&path);
+    for v in ["q8_0", "turbo4", "f16,0=q4_0"] {
+        for flash_attention in ["auto", "on"] {
+            complete_with(&path, &["-ctv", v, "-fa", flash_attention]).assert_refused(&[
+                "needs flash attention",
+                "t5",
+                "use f16 for V",
+            ]);
+        }
+    }
 }

@@ -41,6 +41,8 @@ pub(super) struct CacheShape {
     /// The graph writes the cache by itself: one type for all layers.
     pub own_attention: bool,
     pub same_types: bool,
+    /// The graph leaves flash attention, even where it is on.
+    pub no_flash_attention: bool,
 }
 
 struct Request<'a> {
@@ -93,7 +95,11 @@ impl Request<'_> {
             }
         }
         for (layer, cache_type) in layers() {
-            if side == KeysOrValues::Values && cache_type.is_quantized() && !self.flash_attention {
+            let quantized_values = side == KeysOrValues::Values && cache_type.is_quantized();
+            if quantized_values && shape.no_flash_attention {
+                return Err(CacheError::NoFlashAttention { cache_type, instead: CacheType::F16 });
+            }
+            if quantized_values && !self.flash_attention {
                 return Err(CacheError::FlashAttentionOff { cache_type, instead: CacheType::F16 });
             }
             if !cache_type.is_turbo() {
@@ -184,6 +190,18 @@ mod tests {
         let error = check_with(&shape, &k, &Q8_0.into(), false, None).expect_err("it is off");
         assert_eq!(error, CacheError::FlashAttentionOff { cache_type: Q8_0, instead: F16 });
         assert_eq!(check_with(&shape, &k, &F16.into(), false, None), Ok(()));
+    }
+
+    #[test]
+    fn models_without_flash_attention_have_no_quantized_values() {
+        let shape = CacheShape { no_flash_attention: true, ..shape(&[64]) };
+        let error = check(&shape, F16, Q8_0).expect_err("they are read by it alone");
+        assert_eq!(error, CacheError::NoFlashAttention { cache_type: Q8_0, instead: F16 });
+        // Also in one layer, and where it is off: switching it on would not help.
+        let v = CachePolicy::new(F16).first(1, Turbo2);
+        let error = check_with(&shape, &Turbo4.into(), &v, false, None).expect_err("as above");
+        assert_eq!(error, CacheError::NoFlashAttention { cache_type: Turbo2, instead: F16 });
+        assert_eq!(check(&shape, Turbo4, F16), Ok(()));
     }
 
     #[test]

@@ -106,6 +106,16 @@ pub enum CacheError {
         /// A type that works without.
         instead: CacheType,
     },
+    /// Quantized values are read by flash attention alone, which the graphs of some models leave even where it is on.
+    #[error(
+        "V cache type {cache_type} needs flash attention, which the attention of this model cannot use: use {instead} \
+         for V"
+    )]
+    NoFlashAttention {
+        cache_type: CacheType,
+        /// A type that works without.
+        instead: CacheType,
+    },
     /// Latent attention's graph does not rotate.
     #[error(
         "cache type {cache_type} is a code for rotated data, but the keys of multi-head latent attention are not \

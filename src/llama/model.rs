@@ -291,6 +291,7 @@ pub(super) fn loaded(raw: NonNull<sys::llama_model>, origin: Origin) -> Result<M
         sliding_window: traits.has_swa,
         own_attention: traits.has_own_attention,
         same_types: traits.same_kv_types,
+        no_flash_attention: traits.no_flash_attn,
     };
     Ok(model)
 }

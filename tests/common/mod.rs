@@ -17,6 +17,7 @@ pub mod process;
 pub mod state;
 pub mod stats;
 pub mod steps;
+pub mod t5;
 pub mod tools;
 
 use llama_turboquant::llama::sys::ggml_type;

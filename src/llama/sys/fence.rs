@@ -42,11 +42,12 @@ pub struct tq_model_traits {
     pub has_swa: bool,
     pub has_own_attention: bool,
     pub same_kv_types: bool,
+    pub no_flash_attn: bool,
     pub n_pos_per_embd: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of tq_model_traits"][::std::mem::size_of::<tq_model_traits>() - 8usize];
+    ["Size of tq_model_traits"][::std::mem::size_of::<tq_model_traits>() - 12usize];
     ["Alignment of tq_model_traits"][::std::mem::align_of::<tq_model_traits>() - 4usize];
     ["Offset of field: tq_model_traits::is_mla"]
         [::std::mem::offset_of!(tq_model_traits, is_mla) - 0usize];
@@ -56,8 +57,10 @@ const _: () = {
         [::std::mem::offset_of!(tq_model_traits, has_own_attention) - 2usize];
     ["Offset of field: tq_model_traits::same_kv_types"]
         [::std::mem::offset_of!(tq_model_traits, same_kv_types) - 3usize];
+    ["Offset of field: tq_model_traits::no_flash_attn"]
+        [::std::mem::offset_of!(tq_model_traits, no_flash_attn) - 4usize];
     ["Offset of field: tq_model_traits::n_pos_per_embd"]
-        [::std::mem::offset_of!(tq_model_traits, n_pos_per_embd) - 4usize];
+        [::std::mem::offset_of!(tq_model_traits, n_pos_per_embd) - 8usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

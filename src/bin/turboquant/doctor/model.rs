@@ -90,7 +90,8 @@ fn nearest(model: &Model, pair: &Pair, flash: bool) -> Option<Pair> {
                 KeysOrValues::Keys => (instead, v),
                 KeysOrValues::Values => (k, instead),
             },
-            CacheError::FlashAttentionOff { instead, .. } => (k, instead),
+            CacheError::FlashAttentionOff { instead, .. }
+            | CacheError::NoFlashAttention { instead, .. } => (k, instead),
             CacheError::Latent { cache_type, instead }
             | CacheError::RotationOff { cache_type, instead, .. } => {
                 (replace(k, cache_type, instead), replace(v, cache_type, instead))
