@@ -278,7 +278,8 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
             cur.old_cells.push_back(toks.strm*n_cells + old[i]);
         }
 
-        st.run[row] = { 0, n_tok + n_old < N_MEAN ? std::max(N_RUN_MIN, 2*(n_tok + n_old)) : len };
+        // never beyond len, where the next run begins: also when its tokens come with the next ubatch
+        st.run[row] = { 0, n_tok + n_old < N_MEAN ? std::min(len, std::max(N_RUN_MIN, 2*(n_tok + n_old))) : len };
         for (uint32_t i = 0; i < n_own; ++i) {
             assign(row);
         }

@@ -109,7 +109,17 @@ fn anchors(state: &[u8], n_cells: usize) -> (usize, usize, usize) {
     let end = state.len() - (4 + 8 + n_cells * ROW); // of V: type, size of a row, rows
     let number = |at: usize| u32::from_le_bytes(state[at..at + 4].try_into().expect("4 bytes"));
     let start = |n: usize| end - (4 + 4 * n + 4 * n_cells + 8 + n * ROW);
-    let n = (1..=n_cells).find(|&n| number(start(n)) as usize == n).expect("some anchors");
+    // Numbers of anchors are given in the order of the cells.
+    let fits = |n: usize| {
+        let ids = (0..n_cells).map(|i| number(start(n) + 4 + 4 * n + 4 * i) as usize);
+        let mut seen = 0;
+        let in_order = ids.clone().all(|id| {
+            seen += usize::from(id == seen);
+            id < seen
+        });
+        number(start(n)) as usize == n && in_order && seen == n
+    };
+    let n = (1..=n_cells / 4).find(|&n| fits(n)).expect("some anchors");
     (start(n), end, n)
 }
 
@@ -191,4 +201,26 @@ fn anchors_that_run_out_are_in_the_log() {
         logs.push_str(&log);
     }
     assert_eq!(logs.matches("key anchors are all in use").count(), 1, "{logs}");
+}
+
+/// Where a batch is cut into ubatches of whole tiles, each cell has the anchor that it has in one. The first run, of 63
+/// keys, went on into the next ubatch, and all runs after it lay otherwise.
+#[test]
+fn anchors_do_not_depend_on_the_size_of_ubatches() {
+    const N: usize = 400;
+    let model = model();
+    let ids = |n_ubatch| {
+        let mut context = context(&model, Options { n_ctx: 4096, n_ubatch, ..Options::new(PAIR) });
+        context.prefill(&tokens(N), 0, 0);
+        let state = save_seq(&context, 0);
+        let (start, _, n) = anchors(&state, N);
+        let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("4 bytes"));
+        let ids = start + 4 + 4 * n;
+        state[ids..ids + 4 * N].chunks_exact(4).map(number).collect::<Vec<_>>()
+    };
+    let expected: Vec<_> =
+        (0..N as u32).map(|cell| if cell == 0 { 0 } else { 1 + cell / 64 }).collect();
+    for n_ubatch in [512, 64, 128, 192, 320] {
+        assert_eq!(ids(n_ubatch), expected, "ubatches of {n_ubatch}");
+    }
 }
