@@ -12,6 +12,7 @@ use common::process::{Finished, run, turbo4_key_sizes};
 const CLI: &str = env!("CARGO_BIN_EXE_llama-cli");
 const COMPLETION: &str = env!("CARGO_BIN_EXE_llama-completion");
 const BENCH: &str = env!("CARGO_BIN_EXE_llama-bench");
+const PERPLEXITY: &str = env!("CARGO_BIN_EXE_llama-perplexity");
 const SERVER: &str = env!("CARGO_BIN_EXE_llama-server");
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -87,6 +88,42 @@ fn turbo_v_without_flash_attention_is_refused() {
     for tool in [CLI, COMPLETION] {
         complete(tool, &model, &["-ctv", "turbo2", "-fa", "off"], &[])
             .assert_refused(&["turbo2 requires flash attention", "-fa on"]);
+    }
+    for ran in others(&model, &["-ctv", "turbo2", "-fa", "off"]) {
+        ran.assert_refused(&["turbo2 requires flash attention", "-fa on"]);
+    }
+}
+
+/// The tools that take no prompt as an argument.
+fn others(model: &str, args: &[&str]) -> [Finished; 3] {
+    let text = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(text.path(), "words ".repeat(300)).expect("a text");
+    let text = text.path().to_str().expect("a path in UTF-8");
+    [
+        (SERVER, &["--port", "0"][..]),
+        (PERPLEXITY, &["-f", text, "-c", "128"]),
+        (BENCH, &["-p", "8", "-n", "1", "-r", "1"]),
+    ]
+    .map(|(tool, own)| run(tool, &[&["-m", model, "-t", "1"], own, args].concat(), &[], LIMIT))
+}
+
+/// Every tool says the library's reason, not only that there is no context.
+#[test]
+fn every_tool_says_why_there_is_no_context() {
+    let (_dir, narrow) = tiny(80);
+    let reason = ["turbo4 needs a head_dim that is a multiple of 64", "80"];
+    for ran in others(&narrow, &["-ctk", "turbo4", "-fa", "on"]) {
+        ran.assert_refused(&reason);
+    }
+    let (_dir, model) = tiny(64);
+    for ran in others(&model, &["--kv-calib", "/no/such/scales.kvs", "-fa", "on"]) {
+        ran.assert_refused(&["/no/such/scales.kvs"]);
+    }
+    // And why there is no model.
+    let bytes = std::fs::read(&model).expect("written");
+    std::fs::write(&model, &bytes[..bytes.len() / 2]).expect("written");
+    for ran in others(&model, &[]) {
+        ran.assert_refused(&["tensor", "not within the file bounds"]);
     }
 }
 

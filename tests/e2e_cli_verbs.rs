@@ -62,6 +62,28 @@ fn models_that_are_none_are_refused_by_every_verb() {
     }
 }
 
+/// `plan` goes on with the pairs that fit, and `bench model` has no such switch.
+#[test]
+fn turbo_v_without_flash_attention_is_refused_by_every_verb() {
+    let folder = Folder::new(64);
+    let text = folder.write("text.txt", "words ".repeat(1000));
+    let model = folder.model();
+    for args in [
+        &["run", "-p", "Hello", "-ctv", "turbo2"][..],
+        &["eval", "-f", &text, "--pairs", "f16/turbo2"],
+        &["compare", "--raw", "-p", "Hello", "--pairs", "f16", "f16/turbo2"],
+        &["needle", "--pairs", "f16/turbo2", "--lengths", "128"],
+    ] {
+        let ran = turboquant(&[args, &["-m", &model, "-fa", "off"]].concat());
+        assert_error(&ran, 1, &["V cache type turbo2", "flash attention", "off"]);
+    }
+    let plan = turboquant(&["plan", "-m", &model, "--pairs", "f16/turbo2", "-fa", "off"]);
+    assert!(plan.stdout.contains("V cache type turbo2 needs flash attention"), "{}", plan.text());
+    let ran = turboquant(&["doctor", "-m", &model, "-ctv", "turbo2", "-fa", "off"]);
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.text());
+    assert!(ran.text().contains("flash attention"), "{}", ran.text());
+}
+
 /// A short answer to a short question.
 fn answer(args: &[&str]) -> Finished {
     let model = smollm2();
