@@ -31,8 +31,9 @@ fn pooled_embeddings_are_those_of_their_texts() {
         ["The cat sat on the mat.", "A kitten was sitting on the rug.", TEXT, "It is."]
             .map(tokens)
             .into();
-    for pooling in [Pooling::Mean, Pooling::Last, Pooling::Cls] {
-        let mut context = context(&embedding_params().pooling(pooling));
+    let poolings = [Pooling::Mean, Pooling::Last, Pooling::Cls];
+    for (pooling, unified) in poolings.into_iter().flat_map(|p| [(p, true), (p, false)]) {
+        let mut context = context(&embedding_params().pooling(pooling).kv_unified(unified));
         let together = context.embed(&texts, true).expect("embeddings");
         assert_eq!(context.seq_positions(0), None);
         for (text, embedding) in texts.iter().zip(&together) {
