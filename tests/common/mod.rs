@@ -14,6 +14,7 @@ pub mod latent;
 pub mod models;
 pub mod outline;
 pub mod process;
+pub mod server;
 pub mod state;
 pub mod stats;
 pub mod steps;

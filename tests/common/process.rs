@@ -44,15 +44,8 @@ impl Finished {
 ///
 /// What the caller's environment and cache have for llama.cpp does not reach it.
 pub fn run(program: &str, args: &[&str], env: &[(&str, &str)], limit: Duration) -> Finished {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("LLAMA_") {
-            command.env_remove(name);
-        }
-    }
-    let mut child = command
+    let mut child = without_llama_variables(&mut Command::new(program))
         .args(args)
-        .env("LLAMA_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/llama-cache"))
         .envs(env.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -79,6 +72,16 @@ pub fn run(program: &str, args: &[&str], env: &[(&str, &str)], limit: Duration) 
         stdout: stdout.join().expect("no panic"),
         stderr: stderr.join().expect("no panic"),
     }
+}
+
+/// What the caller's environment and cache have for llama.cpp does not reach this command.
+pub fn without_llama_variables(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("LLAMA_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("LLAMA_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/llama-cache"))
 }
 
 /// Reads to the end on a thread of its own, so that a full pipe blocks nobody.
