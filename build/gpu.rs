@@ -192,11 +192,11 @@ fn check_cuda(env: &Env) -> Result<Vec<(&'static str, Vec<u8>)>> {
     // Preprocessing shows three things at once: nvcc runs and takes the host compiler, the headers are there, and
     // which GPUs "native" means.
     let native = env.gpu.native(env);
-    let file = env.cache_dir.join(format!("probe-{}.cu", std::process::id()));
+    let file = env.cache.dir.join(format!("probe-{}.cu", std::process::id()));
     let show = |e: std::io::Error| {
         format!("{}: {e}: set {} to a folder that can be written", file.display(), env::CACHE_DIR)
     };
-    fs::create_dir_all(&env.cache_dir).map_err(show)?;
+    fs::create_dir_all(&env.cache.dir).map_err(show)?;
     fs::write(
         &file,
         "#include <cuda_runtime.h>\n#include <cublas_v2.h>\ntq_architectures __CUDA_ARCH_LIST__\n",
@@ -312,8 +312,8 @@ fn check_vulkan(env: &Env) -> Result<Vec<(&'static str, Vec<u8>)>> {
     }
 
     let mut args: Vec<String> = ["-x", "c++", "-", "-o"].map(String::from).into();
-    let program = env.cache_dir.join(format!("probe-{}", std::process::id()));
-    let _ = fs::create_dir_all(&env.cache_dir);
+    let program = env.cache.dir.join(format!("probe-{}", std::process::id()));
+    let _ = fs::create_dir_all(&env.cache.dir);
     args.push(program.display().to_string());
     if let Some(sdk) = sdk {
         args.push(format!("-L{}", sdk.join("lib").display()));

@@ -28,7 +28,57 @@ const LIBRARIES: [&str; 15] = [
 ];
 const BELOW: [&str; 2] = ["ggml-cpu", "ggml-base"];
 
-/// Prints the link instructions for the build folder `out`.
+/// The names that a library's archive may have.
+fn names(library: &str) -> [String; 2] {
+    [format!("lib{library}.a"), format!("{library}.lib")]
+}
+
+/// All that is linked of llama.cpp, in order.
+fn libraries(gpus: &[Backend]) -> impl Iterator<Item = &'static str> {
+    LIBRARIES.into_iter().chain(gpus.iter().map(|gpu| gpu.library())).chain(BELOW)
+}
+
+/// Makes `to` a folder with what [`lines`] needs of the build folder `out`: archives, and CMake's cache. It belongs to
+/// Cargo's build, so that links do not break when the tree is removed from the cache. Archives are hard links, which take
+/// no room, where both folders are on one file system, and copies where they are not.
+pub fn adopt(out: &Path, to: &Path, gpus: &[Backend]) -> Result<()> {
+    if let Err(e) = fs::remove_dir_all(to)
+        && e.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(format!("{}: {e}", to.display()));
+    }
+    fs::create_dir_all(to).map_err(|e| format!("{}: {e}", to.display()))?;
+    let found = archives(out).map_err(|e| format!("{}: {e}", out.display()))?;
+    for library in libraries(gpus) {
+        let Some(archive) = find(&found, library) else {
+            return Err(format!(
+                "{} was built without {}: delete that folder and build again",
+                out.parent().unwrap_or(out).display(),
+                names(library)[0]
+            ));
+        };
+        let new = to.join(archive.file_name().unwrap_or_default());
+        if fs::hard_link(archive, &new).is_err() {
+            copy(archive, &new)?;
+        }
+    }
+    // A copy: CMake writes it again when somebody goes on with the tree.
+    copy(&out.join("CMakeCache.txt"), &to.join("CMakeCache.txt"))
+}
+
+fn find<'a>(found: &'a [PathBuf], library: &str) -> Option<&'a PathBuf> {
+    let names = names(library);
+    found.iter().find(|p| names.iter().any(|n| p.file_name().is_some_and(|f| f == n.as_str())))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    match fs::copy(from, to) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(format!("copying {} to {}: {e}", from.display(), to.display())),
+    }
+}
+
+/// Prints the link instructions for the folder `out`.
 pub fn emit(out: &Path, gpus: &[Backend]) -> Result<()> {
     for line in lines(out, gpus)? {
         println!("cargo::{line}");
@@ -42,18 +92,9 @@ pub fn lines(out: &Path, gpus: &[Backend]) -> Result<Vec<String>> {
     let cache = out.join("CMakeCache.txt");
     let cache = fs::read_to_string(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
     let mut lines = Lines { cache, lines: Vec::new() };
-    let gpu_libraries = gpus.iter().map(|gpu| gpu.library());
-    for library in LIBRARIES.into_iter().chain(gpu_libraries).chain(BELOW) {
-        let names = [format!("lib{library}.a"), format!("{library}.lib")];
-        let archive = found
-            .iter()
-            .find(|p| names.iter().any(|n| p.file_name().is_some_and(|f| f == n.as_str())));
-        let Some(dir) = archive.and_then(|a| a.parent()) else {
-            return Err(format!(
-                "{} was built without {}: delete that folder and build again",
-                out.display(),
-                names[0]
-            ));
+    for library in libraries(gpus) {
+        let Some(dir) = find(&found, library).and_then(|archive| archive.parent()) else {
+            return Err(format!("{} is without {}", out.display(), names(library)[0]));
         };
         lines.search(dir);
         // Not bundled: a copy in the rlib would cost 50 MB per profile.
@@ -89,7 +130,10 @@ impl Lines {
     }
 
     fn search(&mut self, dir: &Path) {
-        self.lines.push(format!("rustc-link-search=native={}", dir.display()));
+        let line = format!("rustc-link-search=native={}", dir.display());
+        if !self.lines.contains(&line) {
+            self.lines.push(line);
+        }
     }
 
     fn library(&mut self, library: &str) {

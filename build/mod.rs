@@ -1,12 +1,14 @@
 //! The build script's parts, in the order of use.
 //!
 //! `pin` says which llama.cpp, `fetch` obtains its source, `edit` applies the edits to a copy,
-//! `gpu` checks what a GPU back end needs, `tree` keeps that copy and its build in a cache folder, `cmake` builds it,
-//! `link` tells Cargo.
+//! `gpu` checks what a GPU back end needs, `tree` keeps that copy and its build in the folder of `cache` that `key`
+//! names, `cmake` builds it, `link` tells Cargo.
 //! `embed` gives the edits to `turboquant patch`.
 
 #[cfg(all(feature = "bindgen", not(test)))]
 mod bindings;
+#[allow(dead_code)] // some of it is for `turboquant cache`
+pub mod cache;
 pub mod cmake;
 #[allow(dead_code)] // its reports are for `turboquant patch`
 pub mod edit;
@@ -15,6 +17,7 @@ mod embed;
 pub mod env;
 pub mod fetch;
 pub mod gpu;
+pub mod key;
 pub mod link;
 pub mod pin;
 pub mod tree;
@@ -23,23 +26,31 @@ pub mod tree;
 pub type Result<T> = std::result::Result<T, String>;
 
 pub fn run() -> Result<()> {
-    for name in env::ALL {
+    for name in env::ALL.iter().chain(&env::REACHING) {
         println!("cargo::rerun-if-env-changed={name}");
     }
     for path in ["build", "vendor", "ggml-ext"] {
         println!("cargo::rerun-if-changed={path}");
     }
     let folder = |name| std::env::var_os(name).map(std::path::PathBuf::from).unwrap_or_default();
-    embed::generate(&folder("CARGO_MANIFEST_DIR"), &folder("OUT_DIR"))?;
+    let out_dir = folder("OUT_DIR");
+    embed::generate(&folder("CARGO_MANIFEST_DIR"), &out_dir)?;
     if std::env::var_os("DOCS_RS").is_some() {
         return Ok(()); // no network, and nothing is linked
     }
 
     let env = env::Env::from_process()?;
+    for name in env.reaching.keys() {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
     let pin = pin::Pin::read(&env.root.join("vendor/llama.cpp.toml"))?;
     let tree = tree::Tree::build(&env, &pin)?;
-    link::emit(&tree.out, &env.gpu.backends)?;
-    // For scripts that go on with the same build (script/upstream-build).
+    let libraries = out_dir.join("llama");
+    link::adopt(&tree.out, &libraries, &env.gpu.backends)?;
+    link::emit(&libraries, &env.gpu.backends)?;
+    // Without its tree, the next build makes one.
+    println!("cargo::rerun-if-changed={}", tree.built.display());
+    // For scripts and tests that go on with the same build (script/upstream-build).
     println!("cargo::rustc-env=TQ_LLAMA_TREE={}", tree.dir.display());
     #[cfg(all(feature = "bindgen", not(test)))]
     bindings::generate(&env.root, &tree.src)?;

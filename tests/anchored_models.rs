@@ -2,6 +2,9 @@
 //! source, every such place is known.
 #![cfg(feature = "llama")]
 
+#[path = "common/tree.rs"]
+mod tree;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +13,7 @@ use std::path::{Path, PathBuf};
 use llama_turboquant as _;
 
 fn source(name: &str) -> PathBuf {
-    Path::new(env!("TQ_LLAMA_TREE")).join("src/src").join(name) // set by build.rs
+    tree::tree().join("src/src").join(name)
 }
 
 fn read(path: &Path) -> String {

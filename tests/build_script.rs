@@ -2,10 +2,16 @@
 #[allow(dead_code, unused_imports)]
 #[path = "../build/mod.rs"]
 mod build;
+#[path = "build_script/cache.rs"]
+mod cached;
+#[path = "build_script/scripts.rs"]
+mod scripts;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use build::cache::{self, Cache};
 use build::env::Env;
 use build::gpu::{Backend, Settings};
 use build::pin::{Pin, Sdist};
@@ -27,7 +33,8 @@ impl Bench {
             root: env!("CARGO_MANIFEST_DIR").into(),
             llama_src: None,
             llama_sdist: None,
-            cache_dir: dir.path().join("cache"),
+            cache: Cache::new(dir.path().join("cache")),
+            cache_limit: cache::DEFAULT_LIMIT,
             cmake: None,
             native: true,
             cc: "cc".into(),
@@ -36,6 +43,7 @@ impl Bench {
             jobs: "1".into(),
             cmake_args: Vec::new(),
             gpu: Settings::default(),
+            reaching: BTreeMap::new(),
         };
         Self { dir, env }
     }
@@ -47,10 +55,21 @@ impl Bench {
     /// Puts a program on PATH that prints `text` and exits with `code`.
     #[cfg(unix)]
     fn program(&self, name: &str, text: &str, code: i32) {
-        use std::os::unix::fs::PermissionsExt;
-        let path = self.path("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\necho '{text}' >&2\nexit {code}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        self.script(name, &format!("echo '{text}' >&2\nexit {code}"));
+    }
+
+    /// Puts a shell script on PATH.
+    #[cfg(unix)]
+    fn script(&self, name: &str, text: &str) {
+        // By a process of its own: a file that is open for writing cannot be run, and any child of another test's
+        // thread has our open files until it is what it runs.
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$0\" && chmod 755 \"$0\"";
+        let status = std::process::Command::new("/bin/sh")
+            .args(["-c", write])
+            .arg(self.path("bin").join(name))
+            .arg(text)
+            .status();
+        assert!(status.unwrap().success());
     }
 }
 
@@ -450,7 +469,7 @@ fn vulkan_links_what_cmake_found() {
 #[cfg(unix)]
 fn a_missing_anchor_names_the_edit_the_source_and_the_pin() {
     let bench = Bench::new();
-    for name in ["cc", "c++"] {
+    for name in ["cc", "c++", "cmake"] {
         bench.program(name, "", 0);
     }
     let src = bench.path("src");

@@ -3,13 +3,18 @@
 //! Needs a C++ compiler (`CXX`, else `c++`), and no CUDA.
 #![cfg(all(unix, feature = "llama"))]
 
+#[path = "common/tree.rs"]
+mod tree;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
+use tree::tree;
+
 fn matches() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let tree = Path::new(env!("TQ_LLAMA_TREE"));
+    let tree = tree();
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-writes");
     let cxx = std::env::var_os("CXX").unwrap_or_else(|| OsString::from("c++"));
     let mut command = Command::new(cxx);

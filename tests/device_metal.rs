@@ -20,6 +20,8 @@ mod data;
 mod metal;
 #[path = "device/metal_program.rs"]
 mod program;
+#[path = "common/tree.rs"]
+mod tree;
 
 use std::sync::OnceLock;
 

@@ -4,6 +4,7 @@
 mod common;
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use common::cli::{Folder, LIMIT, TURBOQUANT, assert_error, column, smollm2, turboquant};
 use common::process::{Finished, run};
@@ -232,6 +233,76 @@ fn plan_says_what_fits() {
     );
     let bad = turboquant(&["plan", &model, "--memory", "lots"]);
     assert_error(&bad, 2, &["lots", "16G"]);
+}
+
+/// A cache folder with two trees, one from before there were times of use, and a download.
+fn cache_folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    let day = Duration::from_secs(24 * 3600);
+    for (name, bytes, days) in [("1a", 3000, Some(5)), ("2b", 2000, Some(1)), ("3c", 100, None)] {
+        let tree = dir.path().join("build").join(name);
+        std::fs::create_dir_all(tree.join("out")).expect("a folder");
+        std::fs::write(tree.join("out/lib.a"), vec![0; bytes]).expect("a file");
+        std::fs::write(tree.join("built"), "").expect("a file");
+        if let Some(days) = days {
+            let used = std::fs::File::create(tree.join("used")).expect("a file");
+            used.set_modified(SystemTime::now() - days * day).expect("a time");
+        }
+    }
+    std::fs::create_dir_all(dir.path().join("models")).expect("a folder");
+    std::fs::write(dir.path().join("models/a.gguf"), [0; 700]).expect("a file");
+    dir
+}
+
+#[test]
+fn the_cache_is_listed_and_cleaned() {
+    let dir = cache_folder();
+    let path = dir.path().to_str().expect("a path in UTF-8");
+    let cache = |args: &[&str]| {
+        let env = [("TQ_CACHE_DIR", path), ("TQ_CACHE_LIMIT", "1GiB")];
+        run(TURBOQUANT, &[&["cache"], args].concat(), &env, LIMIT)
+    };
+    let there = || {
+        let names = ["build/1a", "build/2b", "build/3c", "models"];
+        names.map(|name| dir.path().join(name).is_dir())
+    };
+    assert_eq!(cache(&["dir"]).stdout, format!("{path}\n"));
+
+    let csv = cache(&["list", "--format", "csv"]).stdout;
+    assert_eq!(column(&csv, "name"), ["build/3c", "build/2b", "build/1a", "models"]);
+    assert_eq!(column(&csv, "last used")[2], "5 days ago");
+    assert_eq!(column(&csv, "state"), ["of another version", "", "", ""]);
+    let text = cache(&[]).stdout;
+    for word in [path, "build/1a", "models", "in all", "limit is 1.00 GiB"] {
+        assert!(text.contains(word), "no {word}: {text}");
+    }
+    let json = cache(&["list", "--format", "json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["entries"][2]["bytes"], 3000);
+
+    // Somebody uses the older one.
+    let lock = std::fs::File::open(dir.path().join("locks/use-1a")).expect("listed, it has a lock");
+    lock.lock_shared().expect("a lock");
+    let ran = cache(&["clean", "--keep", "2500B"]);
+    ran.assert_success();
+    assert!(ran.stderr.contains("build/1a is in use"), "{}", ran.text());
+    assert_eq!(there(), [true; 4]);
+    drop(lock);
+    let ran = cache(&["clean", "--keep", "2500B", "--dry-run"]);
+    assert!(ran.stdout.contains("build/1a (") && ran.stdout.contains("would be"), "{}", ran.text());
+    assert_eq!(there(), [true; 4]);
+    cache(&["clean", "--keep", "2500B"]).assert_success();
+    assert_eq!(there(), [false, true, true, true]);
+
+    assert_error(&cache(&["clean", "build/9z"]), 2, &["build/9z", "turboquant cache"]);
+    assert_error(&cache(&["clean", "--keep", "some"]), 2, &["some", "10GB"]);
+    cache(&["clean", "build/2b"]).assert_success();
+    assert_eq!(there(), [false, false, true, true]);
+    cache(&["clean"]).assert_success();
+    assert_eq!(there(), [false, false, false, true]);
+    assert!(cache(&["clean", "--all"]).stdout.contains("models ("));
+    assert_eq!(there(), [false; 4]);
+    assert!(cache(&[]).stdout.ends_with("is empty\n"));
 }
 
 #[test]

@@ -2,9 +2,11 @@
 //! of unnamed ids below them.
 #![cfg(feature = "llama")]
 
+#[path = "common/tree.rs"]
+mod tree;
+
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
-use std::path::Path;
 
 // Links the library that brings llama.cpp.
 use llama_turboquant as _;
@@ -28,8 +30,7 @@ const OURS: [(&str, i64); 3] = [("TURBO2", 120), ("TURBO3", 121), ("TURBO4", 122
 
 /// Every `GGML_TYPE_X = n` of the edited ggml.h.
 fn enumerators() -> Vec<(String, i64)> {
-    let tree = env!("TQ_LLAMA_TREE"); // set by build.rs
-    let text = fs::read_to_string(Path::new(tree).join("src/ggml/include/ggml.h")).unwrap();
+    let text = fs::read_to_string(tree::tree().join("src/ggml/include/ggml.h")).unwrap();
     let mut found = Vec::new();
     for line in text.lines().map(str::trim).filter(|l| l.starts_with("GGML_TYPE_")) {
         if let Some((name, value)) = line.split_once('=') {

@@ -1,11 +1,8 @@
 //! cmake, as the build has it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// The built llama.cpp that this test is linked with; set by build.rs.
-pub fn tree() -> &'static Path {
-    Path::new(env!("TQ_LLAMA_TREE"))
-}
+pub use super::tree::tree;
 
 /// The cmake that configured it, which may be in the cache folder and not on PATH.
 pub fn cmake() -> PathBuf {

@@ -20,6 +20,7 @@ pub mod stats;
 pub mod steps;
 pub mod t5;
 pub mod tools;
+pub mod tree;
 
 use llama_turboquant::llama::sys::ggml_type;
 

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::metal;
+pub use super::tree::tree;
 
 /// A source of kernels, and which of them are needed: parts of names, `$` is a name's end.
 #[derive(Clone, Copy)]
@@ -35,10 +36,6 @@ pub struct Program {
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-pub fn tree() -> PathBuf {
-    PathBuf::from(env!("TQ_LLAMA_TREE"))
 }
 
 /// The Clang for Metal's sources: words of a command.

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod cache;
 mod calibrate;
 mod compare;
 mod completions;
@@ -50,6 +51,7 @@ enum Verb {
     Doctor(doctor::Args),
     Calibrate(calibrate::Args),
     Patch(patch::Args),
+    Cache(cache::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
 }
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
         Verb::Patch(args) => patch::run(&args),
+        Verb::Cache(args) => cache::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => completions::man(&args),
     });
