@@ -21,6 +21,8 @@ static constexpr llama_pos POS_SINK = 0;
 static constexpr uint32_t N_RUN_SINK = 1;
 // a mean of few keys serves as many cells again, and at least so many
 static constexpr uint32_t N_RUN_MIN = 16;
+// a run's own keys in a mean that is, but for them, of keys before it
+static constexpr uint32_t N_OWN_FEW = 4;
 // F16's largest value: no anchor is infinite
 static constexpr float ANCHOR_MAX = 65504.0f;
 
@@ -116,6 +118,26 @@ int32_t llama_kv_anchors::free_row(const stream_t & st) const {
         }
     }
     return -1;
+}
+
+// the row of a run that began here and whose cells have been removed, -1: none. A prompt that is answered again is
+// decoded from its last token on: its key has the anchor, and the code, that it had
+int32_t llama_kv_anchors::same_row(const stream_t & st, llama_seq_id seq, llama_pos pos, int32_t prev) const {
+    for (uint32_t r = 0; r < n_rows; ++r) {
+        const auto & run = st.run[r];
+        if (run.n == 0 && run.seq == seq && run.pos == pos && run.prev == prev) {
+            return r;
+        }
+    }
+    return -1;
+}
+
+void llama_kv_anchors::forget_starts() {
+    for (auto & st : streams) {
+        for (auto & run : st.run) {
+            run.pos = -1;
+        }
+    }
 }
 
 // how long a run from this cell on has to be, so that the free rows last for the free cells
@@ -224,6 +246,15 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
     recount(cells, st);
     go_on();
 
+    // the anchor that was here
+    if (k == 0 && p0 >= 0) {
+        const int32_t same = same_row(st, toks.seq, p0, row);
+        if (same >= 0) {
+            row = same;
+            go_on();
+        }
+    }
+
     // keys of the cache that a mean may take in beside those of the ubatch
     std::vector<uint32_t> old;
     for (; prev >= 0 && old.size() < N_MEAN; prev = prev_old()) {
@@ -247,6 +278,7 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
             }
             return;
         }
+        const int32_t row_prev = row;
         row = free;
 
         const uint32_t i_new = cur.new_rows.size();
@@ -280,6 +312,11 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
 
         // never beyond len, where the next run begins: also when its tokens come with the next ubatch
         st.run[row] = { 0, n_tok + n_old < N_MEAN ? std::min(len, std::max(N_RUN_MIN, 2*(n_tok + n_old))) : len };
+        if (n_own <= N_OWN_FEW && n_tok - n_own + n_old >= N_MEAN - N_OWN_FEW) {
+            st.run[row].seq  = toks.seq;
+            st.run[row].pos  = toks.pos[k];
+            st.run[row].prev = row_prev;
+        }
         for (uint32_t i = 0; i < n_own; ++i) {
             assign(row);
         }
@@ -621,6 +658,8 @@ void llama_kv_cache::build_whole_shift(
         inp->row_shift = new_input(ctx, GGML_TYPE_I32, (int64_t) anchors->get_n_rows()*n_stream, 1, "k_anchors_row_shift");
     }
 
+    anchors->forget_starts();
+
     ggml_tensor * table = flat(ctx, layer.anchors);
 
     key = turn(ggml_add(ctx, key, ggml_get_rows(ctx, table, inp->cell_rows)), shift);
@@ -725,6 +764,7 @@ bool llama_kv_anchors::state_read(llama_io_read_i & io, uint32_t strm, const cel
     recount(v_cells[strm], st);
     for (uint32_t i = 0; i < n_own; ++i) {
         st.run[rows[i]].cap = caps[i];
+        st.run[rows[i]].pos = -1;
     }
 
     for (ggml_tensor * table : tables) {

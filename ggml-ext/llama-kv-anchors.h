@@ -83,6 +83,9 @@ public:
     void clear();
     void copy_stream(uint32_t ssrc, uint32_t sdst);
 
+    // positions change: no anchor serves again
+    void forget_starts();
+
     // for each row of all streams, the shift of its cells
     std::vector<int32_t> row_shifts(const llama_kv_cells_vec & v_cells) const;
 
@@ -107,6 +110,11 @@ private:
     struct run_t {
         uint32_t n   = 0; // cells that have been written
         uint32_t cap = 0; // and how many may be
+
+        // where it began, if its anchor is of the keys before and may serve again. -1: nowhere
+        llama_seq_id seq  = -1;
+        llama_pos    pos  = -1;
+        int32_t      prev = -1; // row of the cell before
     };
 
     struct stream_t {
@@ -134,6 +142,7 @@ private:
     void     plan_seq(const llama_kv_cells & cells, const seq_tokens & toks);
     bool     is_sink (const llama_kv_cells & cells, const stream_t & st, uint32_t cell) const;
     int32_t  free_row(const stream_t & st) const;
+    int32_t  same_row(const stream_t & st, llama_seq_id seq, llama_pos pos, int32_t prev) const;
     void     recount (const llama_kv_cells & cells, stream_t & st) const;
     uint32_t run_len (const stream_t & st, uint32_t cell) const;
 };

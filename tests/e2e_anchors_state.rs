@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::engine::{Entry, Model, Options, context, label, logged};
+use common::engine::{Context, Entry, Model, Options, context, label, logged};
 use common::gguf::{Tiny, tokens};
 use common::models::tiny;
 use common::state::{reseal, restore, restore_seq, save, save_seq, serves, shift};
@@ -222,5 +222,28 @@ fn anchors_do_not_depend_on_the_size_of_ubatches() {
         (0..N as u32).map(|cell| if cell == 0 { 0 } else { 1 + cell / 64 }).collect();
     for n_ubatch in [512, 64, 128, 192, 320] {
         assert_eq!(ids(n_ubatch), expected, "ubatches of {n_ubatch}");
+    }
+}
+
+/// A prompt that is in the cache is decoded again from its last token on. Where that began a run, the anchor was made
+/// anew, of the keys as they are stored, and the answer was another.
+#[test]
+fn a_prompt_that_is_answered_again_has_the_anchors_that_it_had() {
+    let model = model();
+    for n in [129, 150, 193] {
+        let mut context = context(&model, Options { n_ctx: 4096, ..Options::new(PAIR) });
+        let prompt = tokens(n);
+        let table = |context: &mut Context| {
+            let state = save_seq(context, 0);
+            let (start, end, _) = anchors(&state, n);
+            state[start..end].to_vec()
+        };
+        let logits = context.prefill(&prompt, 0, 0);
+        let first = table(&mut context);
+        context.greedy(logits, n, 0, 5);
+        // SAFETY: the memory belongs to the context.
+        assert!(unsafe { sys::llama_memory_seq_rm(context.memory(), 0, n as i32 - 1, -1) });
+        context.prefill(&prompt[n - 1..], n - 1, 0);
+        assert!(table(&mut context) == first, "a prompt of {n} tokens");
     }
 }
