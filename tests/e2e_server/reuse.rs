@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::TURBO;
 use super::common::models;
 use super::common::server::Server;
+use super::{TURBO, tiny};
 
 const FACTS: &str =
     "The name of the lighthouse keeper is Johanna. Her boat is called Aurora. It is red.";
@@ -64,4 +64,36 @@ fn a_prompt_that_lost_its_middle_reuses_its_end() {
     let turbo = answers(&TURBO);
     assert!(turbo.text().starts_with(" Johanna"), "{:?}", turbo.text());
     answers(&[]).assert_like(&turbo, TIE, "shifted");
+}
+
+/// The error names the slot's file as what is wrong, and neither that slot nor the others have anything of it.
+#[test]
+fn a_truncated_slot_file_is_an_error_and_poisons_nothing() {
+    let (dir, model) = tiny();
+    let folder = dir.path().to_str().expect("a path in UTF-8");
+    let args = ["-np", "2", "-c", "512", "--slot-save-path", folder];
+    let server = Server::start(&model, &[&TURBO[..], &args].concat());
+    let answer = |slot: u32, cache: bool| {
+        let more = json!({"id_slot": slot, "cache_prompt": cache});
+        server.complete("to be or not to be", 16, more)
+    };
+    let before = answer(0, true).tokens();
+    let name = json!({"filename": "slot.bin"});
+    server.post("/slots/0?action=save", &name);
+    let file = dir.path().join("slot.bin");
+    let bytes = std::fs::read(&file).expect("a saved slot");
+    for n in [bytes.len() - 1, bytes.len() - 100, bytes.len() / 2, 16, 3, 0] {
+        std::fs::write(&file, &bytes[..n]).expect("a file");
+        let message = server.refused("/slots/1?action=restore", &name, 400);
+        assert!(message.contains("Unable to restore slot"), "{n} bytes: {message}");
+        let next = answer(1, true);
+        assert_eq!((next.timing("cache_n"), next.tokens()), (0, before.clone()), "{n} bytes");
+        assert_eq!(answer(0, false).tokens(), before, "{n} bytes");
+        server.post("/slots/1?action=erase", &json!({}));
+    }
+    std::fs::write(&file, bytes).expect("a file");
+    server.post("/slots/1?action=restore", &name);
+    let whole = answer(1, true);
+    assert!(whole.timing("cache_n") > 0);
+    assert_eq!(whole.tokens(), before);
 }
