@@ -496,7 +496,9 @@ ggml_tensor * llm_graph_input_k_anchors::subtract(ggml_context * ctx, ggml_cgrap
 
     if (new_rows) {
         const auto sum = [&](ggml_tensor * keys, ggml_tensor * w) {
-            return ggml_mul_mat(ctx, ggml_cont(ctx, ggml_transpose(ctx, keys)), w);
+            // keys of other sequences have weight 0, which would not keep a NaN out. The copy is clamped, not the keys
+            keys = ggml_cont(ctx, ggml_transpose(ctx, keys));
+            return ggml_mul_mat(ctx, ggml_clamp(ctx, keys, -ANCHOR_MAX, ANCHOR_MAX), w);
         };
 
         ggml_tensor * mean = sum(k_cur, tok_w);

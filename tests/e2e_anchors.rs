@@ -5,12 +5,13 @@ mod common;
 
 use std::sync::OnceLock;
 
-use common::F16;
 use common::engine::{Context, Entry, Model, Options};
-use common::gguf::Tiny;
+use common::gguf::{Tiny, write_tiny_model};
+use common::gguf_file::{Gguf, Tensor};
 use common::models::tiny;
 use common::state::{restore_seq, save_seq};
 use common::stats::kld;
+use common::{F16, TURBO4};
 use llama_turboquant::llama::sys;
 use proptest::prelude::*;
 
@@ -233,6 +234,51 @@ fn cells_without_anchors_come_first() {
         };
         check(&model, Options { n_ctx: 512, ..options }, &ops, LIMIT)
             .unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+/// The keys of a token that a model makes NaN go into no anchor of another sequence, whose weight for them is 0.
+#[test]
+fn nan_keys_stay_in_their_sequence() {
+    const BAD: i32 = 200;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("model.gguf");
+    write_tiny_model(&path, Tiny::new(64));
+    let mut file = Gguf::read(&path);
+    let embeddings = file.tensors.iter_mut().find(|t| t.name == "token_embd.weight");
+    let embeddings = embeddings.expect("the embeddings");
+    let n_embd = embeddings.shape[0] as usize;
+    let mut values = embeddings.values();
+    values[BAD as usize * n_embd..][..n_embd].fill(f32::NAN);
+    *embeddings =
+        Tensor::f32(embeddings.name.clone(), embeddings.shape.clone(), values.into_iter());
+    file.write(&path);
+    let model = Model::load(&path).expect("the model loads");
+
+    // Two sequences in one ubatch; the embedding of the token is its logit, too, which does not count.
+    let logits = |bad: bool, unified| {
+        let options = Options {
+            n_seq: 2,
+            unified,
+            n_ubatch: 256,
+            n_threads: 1,
+            anchors: ON,
+            ..Options::new((TURBO4, TURBO4))
+        };
+        let mut context = Context::new(&model, options).expect("a context");
+        let entries = (0..2 * 80).map(|i| {
+            let (seq, pos) = (i / 80, i % 80);
+            let token = if bad && seq == 1 && pos == 30 { BAD } else { 3 + (i * 29 % 190) as i32 };
+            Entry { token, pos, seq: seq as i32, output: seq == 0 && pos == 79 }
+        });
+        let mut logits = context.decode(&entries.collect::<Vec<_>>()).remove(0);
+        logits.remove(BAD as usize);
+        logits
+    };
+    for unified in [false, true] {
+        let logits = [false, true].map(|bad| logits(bad, unified));
+        assert!(logits[0].iter().all(|x| x.is_finite()));
+        assert_eq!(logits[0], logits[1], "unified: {unified}");
     }
 }
 
