@@ -13,7 +13,7 @@ use common::tools::TEMPLATE;
 /// Examples have as many threads as the machine, which wait by spinning: two at once take ten times as long.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Runs an example that `cargo build --examples`, or `cargo test` of everything, has built.
+/// Runs an example that `cargo build --examples`, in either profile, or `cargo test` of everything has built.
 fn example(name: &str, args: &[&str]) -> Finished {
     let mut path = std::env::current_exe().expect("this test");
     path.pop(); // deps
