@@ -5,6 +5,7 @@
 #include "common.h"
 #include "json-schema-to-grammar.h"
 #include "log.h"
+#include "turbo-limits.h"
 
 #include "llama-context.h"
 #include "llama-cpp.h"
@@ -544,5 +545,8 @@ int32_t tq_sampler_clone(const llama_sampler * smpl, llama_sampler ** clone) {
 }
 
 int32_t tq_trigger_check(const char * pattern) {
-    return fence([&] { std::regex _(pattern); });
+    return fence([&] {
+        turbo_check_pattern(pattern);
+        std::regex _(pattern);
+    });
 }

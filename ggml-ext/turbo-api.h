@@ -164,7 +164,7 @@ int32_t tq_sampler_accept (struct llama_sampler * smpl, llama_token token);
 int32_t tq_sampler_reset  (struct llama_sampler * smpl);
 int32_t tq_sampler_clone  (const struct llama_sampler * smpl, struct llama_sampler ** clone);
 
-// an exception if it is no regular expression
+// an exception if it is no regular expression, or one that is too long
 int32_t tq_trigger_check(const char * pattern);
 
 #ifdef __cplusplus

@@ -2,6 +2,7 @@
 #![cfg(feature = "llama")]
 
 mod common;
+mod nesting;
 
 use std::fs;
 

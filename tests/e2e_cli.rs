@@ -69,6 +69,33 @@ fn an_unknown_type_is_refused() {
     run(BENCH, &["-m", &model, "-ctk", "turbo9"], &[], LIMIT).assert_refused(&["invalid", "-ctk"]);
 }
 
+/// Each overflows a stack of 8 MiB, or takes all memory, where nothing limits it.
+#[test]
+fn texts_that_nest_or_repeat_too_much_are_refused() {
+    let (dir, model) = tiny(64);
+    let nested = |open: &str, middle: &str, close: &str| {
+        [&open.repeat(100_000), middle, &close.repeat(100_000)].concat()
+    };
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.to_str().expect("a path in UTF-8").to_string()
+    };
+    let parens = write("parens", &format!("root ::= {}", nested("(", "\"a\"", ")")));
+    let repeated = write("repeated", "root ::= \"a\"{5,3}");
+    let json = write("json", &nested("{\"items\":", "{}", "}"));
+    let template = write("template", &nested("{% if 1 %}", "", "{% endif %}"));
+    for (args, words) in [
+        (["--grammar-file", &parens], ["parentheses", "500 deep"]),
+        (["--grammar-file", &repeated], ["at least 5", "at most 3"]),
+        (["--json-schema-file", &json], ["JSON nests", "200 deep"]),
+    ] {
+        complete(COMPLETION, &model, &args, &[]).assert_refused(&words);
+    }
+    let chat = ["--jinja", "--chat-template-file", &template];
+    complete(CLI, &model, &chat, &[]).assert_refused(&["template nests", "100 deep"]);
+}
+
 #[test]
 fn a_truncated_model_is_refused() {
     let (_dir, model) = tiny(64);

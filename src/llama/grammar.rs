@@ -19,7 +19,8 @@ pub enum GrammarTrigger {
     /// A text.
     Word(String),
     /// An ECMAScript regular expression, found anywhere in the answer; the grammar begins at its first group that
-    /// is not empty, or at its match. llama.cpp matches by recursion: in long answers `.*` and the like need much stack.
+    /// is not empty, or at its match. At most 500 bytes. It sees the last 300 bytes of the answer, or as many as it has itself;
+    /// one from `^` to `$` sees answers of up to 300 bytes.
     Pattern(String),
     /// A token.
     Token(Token),

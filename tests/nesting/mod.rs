@@ -1,0 +1,64 @@
+//! Texts that nest or repeat too much are errors that name the limit, on a stack of 512 KiB: what such texts come from
+//! (GGUF files, requests, answers) is not trusted. What is just within a limit works there, too.
+
+mod answers;
+mod grammars;
+mod schemas;
+mod templates;
+mod texts;
+
+use std::fmt::Display;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use llama_turboquant::llama::Model;
+
+use crate::common::gguf::{Tiny, write_tiny_model};
+
+/// What macOS gives threads, of which llama-server answers requests by some.
+const STACK: usize = 512 << 10;
+
+/// Limits of ggml-ext/turbo-limits.h and its neighbours.
+const GRAMMAR: usize = 500;
+const TEMPLATE: usize = 100;
+const SCHEMA: usize = 100;
+const OPTIONAL: usize = 500;
+const PATTERN: usize = 500;
+
+fn model() -> &'static Arc<Model> {
+    static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("tiny.gguf");
+        write_tiny_model(&path, Tiny::new(64));
+        Model::builder(&path).mmap(false).load().expect("the tiny model loads")
+    })
+}
+
+/// Runs this with little stack.
+fn small<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    with_stack(STACK, f)
+}
+
+fn with_stack<T: Send>(bytes: usize, f: impl FnOnce() -> T + Send) -> T {
+    model(); // is loaded elsewhere
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().stack_size(bytes).spawn_scoped(scope, f);
+        thread.expect("a thread").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// It is an error, and says these words.
+#[track_caller]
+fn assert_refused<T, E: Display>(result: Result<T, E>, words: &[&str]) {
+    let Err(error) = result else { panic!("not refused: {words:?}") };
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "no {word:?} in: {}", text.get(..2000).unwrap_or(&text));
+    }
+}
+
+/// `open` and `close` around `middle`, so many times.
+fn nested(n: usize, open: &str, middle: &str, close: &str) -> String {
+    [&open.repeat(n), middle, &close.repeat(n)].concat()
+}
