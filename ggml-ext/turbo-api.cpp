@@ -81,6 +81,8 @@ int32_t tq_model_get_traits(const llama_model * model, tq_model_traits * traits)
             /*.same_kv_types     =*/ hparams.is_mla() || model->arch == LLM_ARCH_DEEPSEEK4,
             /*.no_flash_attn     =*/ llama_turbo_no_flash_attention(*model) != nullptr,
             /*.n_pos_per_embd    =*/ hparams.n_pos_per_embd(),
+            /*.n_pos             =*/ model->pos_embd ? (uint32_t) model->pos_embd->ne[1] : 0,
+            /*.can_rank          =*/ model->cls != nullptr || model->cls_out != nullptr,
         };
     });
 }
@@ -168,6 +170,10 @@ int32_t tq_context_get_memory(const llama_context * ctx, tq_memory_use * sizes) 
             add_memory(*sizes, *memory);
         }
     });
+}
+
+int32_t tq_kv_calibrate(llama_model * model, const char * path, const llama_kv_calibrate_params * params, bool * done) {
+    return fence([&] { *done = llama_kv_calibrate(model, path, *params); });
 }
 
 //

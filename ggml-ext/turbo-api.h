@@ -27,7 +27,7 @@ int32_t tq_context_new  (struct llama_model * model, const struct llama_context_
 int32_t tq_lora_load    (struct llama_model * model, const char * path, struct llama_adapter_lora ** lora);
 int32_t tq_lora_set     (struct llama_context * ctx, struct llama_adapter_lora ** loras, size_t n, float * scales);
 
-// what decides which cache types a model can have
+// what decides which caches and contexts a model can have, and what it can decode
 struct tq_model_traits {
     bool     is_mla;            // multi-head latent attention
     bool     has_swa;           // layers with a sliding window
@@ -35,6 +35,8 @@ struct tq_model_traits {
     bool     same_kv_types;     // K and V have to be of one type
     bool     no_flash_attn;     // graphs that leave flash attention: V cannot be quantized
     uint32_t n_pos_per_embd;    // positions per token: more than 1 cannot be shifted
+    uint32_t n_pos;             // positions that it has embeddings of. 0: it has none, and takes any
+    bool     can_rank;          // it has a classification head
 };
 
 // a layer with keys and values of its own
@@ -61,6 +63,8 @@ struct tq_memory_use {
 };
 
 int32_t tq_context_get_memory(const struct llama_context * ctx, struct tq_memory_use * sizes);
+
+int32_t tq_kv_calibrate(struct llama_model * model, const char * path, const struct llama_kv_calibrate_params * params, bool * done);
 
 //
 // text

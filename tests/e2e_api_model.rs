@@ -1,7 +1,8 @@
-//! The safe API's models and vocabularies, on SmolLM2.
+//! The safe API's models and vocabularies, on SmolLM2; and, in `kinds`, all of it on tiny models of every kind.
 #![cfg(feature = "llama")]
 
 mod common;
+mod kinds;
 mod nesting;
 
 use std::fs;

@@ -125,6 +125,11 @@ impl Batch {
         self.n_seq.iter().enumerate().flat_map(of_token).map(|seq| seq.unsigned_abs())
     }
 
+    /// The largest position.
+    pub(super) fn last_position(&self) -> Option<Pos> {
+        self.pos.iter().max().map(|pos| pos.unsigned_abs())
+    }
+
     /// llama.cpp's view of it, which points into it and into `pointers`, and is only read.
     pub(super) fn raw(&self, pointers: &mut Vec<*mut sys::llama_seq_id>) -> sys::llama_batch {
         pointers.clear();

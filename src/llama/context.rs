@@ -27,6 +27,10 @@ pub struct Context {
     embeddings: bool,
     /// Whether the last decode went well, so that its outputs are there.
     has_outputs: bool,
+    /// Whether they may be logits: encoders yield embeddings alone.
+    has_logits: bool,
+    /// The sequences that were encoded last, for models whose decoder attends to them.
+    encoded: Vec<SeqId>,
     /// What aborts decoding; llama.cpp has its address.
     abort: Arc<AtomicBool>,
     /// What llama.cpp has the addresses of.
@@ -45,6 +49,7 @@ impl Context {
             return Err(ContextError::VocabOnly);
         }
         params.check()?;
+        check_kind(model, params)?;
         let flash = params.flash_attention != FlashAttention::Off;
         model.check_cache(&params.type_k, &params.type_v, flash)?;
         memory_check::check(model, params)?;
@@ -78,15 +83,24 @@ impl Context {
         drop(changing);
         fenced(status)?;
         let raw = NonNull::new(raw).ok_or(ContextError::Create { reason })?;
-        Ok(Self {
+        let context = Self {
             raw,
             model: Arc::clone(model),
             kv_unified: params.kv_unified || params.n_seq_max == 1,
             embeddings: params.embeddings,
             has_outputs: false,
+            has_logits: false,
+            encoded: Vec::new(),
             abort,
             loras: Vec::new(),
-        })
+        };
+        // Here the model's own pooling is known.
+        match context.pooling() {
+            sys::LLAMA_POOLING_TYPE_NONE => Ok(context),
+            sys::LLAMA_POOLING_TYPE_RANK if !model.can_rank() => Err(ContextError::NoRanking),
+            _ if model.is_encoder_decoder() => Err(ContextError::EncoderPooling),
+            _ => Ok(context),
+        }
     }
 
     /// The model that it is of.
@@ -140,17 +154,36 @@ impl Context {
     /// Decodes a batch: its tokens become part of their sequences, and its outputs replace those before.
     ///
     /// Positions of a sequence are consecutive. Errors: [`DecodeError`], which says what became of the cache.
+    /// Models without a decoder encode it.
     pub fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
-        // Models without memory run their encoder.
-        let whole = self.memory().is_null();
-        self.run(batch, fence::tq_decode, whole)
+        if self.encodes_only() {
+            return self.encode(batch);
+        }
+        self.check_batch(batch, self.pools_ubatches())?;
+        if self.model.is_encoder_decoder()
+            && let Some(seq) = batch.sequences().find(|seq| !self.encoded.contains(seq))
+        {
+            return Err(DecodeError::NotEncoded { seq });
+        }
+        self.run(batch, fence::tq_decode)?;
+        self.has_logits = true;
+        Ok(())
     }
 
-    /// Runs a batch through the encoder of a model that has one; decoding then sees what it yields.
+    /// Runs a batch through the encoder of a model that has one; where the model has a decoder, too, it then attends to
+    /// what this yields, for the sequences of the batch and no others.
     ///
-    /// Errors: as [`Context::decode`].
+    /// Errors: as [`Context::decode`]; [`DecodeError::NoEncoder`].
     pub fn encode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
-        self.run(batch, fence::tq_encode, true)
+        if !self.encodes_only() && !self.model.has_encoder() {
+            return Err(DecodeError::NoEncoder);
+        }
+        self.check_batch(batch, true)?;
+        self.run(batch, fence::tq_encode)?;
+        self.has_logits = self.model.is_diffusion();
+        self.encoded.clear();
+        self.encoded.extend(batch.sequences());
+        Ok(())
     }
 
     /// Decodes tokens behind those that the sequence has, `n_batch` at a time. The logits of the last are
@@ -191,6 +224,9 @@ impl Context {
     fn logits_at(&self, i: i32, index: usize) -> Result<&[f32], OutputError> {
         if !self.has_outputs {
             return Err(OutputError::None { index });
+        }
+        if !self.has_logits {
+            return Err(OutputError::NoLogits);
         }
         let mut logits = std::ptr::null_mut();
         // SAFETY: the context lives; any index may be asked for.
@@ -237,7 +273,23 @@ impl Context {
         unsafe { sys::llama_get_memory(self.raw()) }
     }
 
-    /// `whole`: it is computed at once.
+    pub(super) fn pooling(&self) -> sys::llama_pooling_type {
+        // SAFETY: the context lives.
+        unsafe { sys::llama_pooling_type(self.raw()) }
+    }
+
+    /// Whether all that it can do with a batch is to encode it: nothing stays in memory.
+    fn encodes_only(&self) -> bool {
+        self.memory().is_null() || !self.model.has_decoder()
+    }
+
+    /// Whether embeddings are pooled over what is computed at once, so that a batch must not be more.
+    fn pools_ubatches(&self) -> bool {
+        let over_some = [sys::LLAMA_POOLING_TYPE_MEAN, sys::LLAMA_POOLING_TYPE_CLS];
+        self.embeddings && over_some.contains(&self.pooling())
+    }
+
+    /// A batch that was checked.
     fn run(
         &mut self,
         batch: &Batch,
@@ -246,9 +298,7 @@ impl Context {
             *const sys::llama_batch,
             *mut i32,
         ) -> i32,
-        whole: bool,
     ) -> Result<(), DecodeError> {
-        self.check_batch(batch, whole)?;
         self.has_outputs = false;
         let mut pointers = Vec::new();
         let raw_batch = batch.raw(&mut pointers);
@@ -270,7 +320,7 @@ impl Context {
         }
     }
 
-    /// What llama.cpp would abort on.
+    /// What llama.cpp would abort on. `whole`: it is computed at once.
     fn check_batch(&self, batch: &Batch, whole: bool) -> Result<(), DecodeError> {
         if batch.is_empty() {
             return Err(DecodeError::Empty);
@@ -285,6 +335,11 @@ impl Context {
             }
         }
         batch.sequences().try_for_each(|seq| self.check_sequence(seq))?;
+        if let (Some(n_pos), Some(pos)) = (self.model.n_pos(), batch.last_position())
+            && pos >= n_pos
+        {
+            return Err(DecodeError::Position { pos, n_pos });
+        }
         let n_tokens = self.model.vocab().n_tokens();
         let outside = |token: &&Token| u32::try_from(**token).map_or(true, |id| id >= n_tokens);
         match batch.tokens().iter().find(outside) {
@@ -297,6 +352,15 @@ impl Context {
         let n_seq_max = self.n_seq_max();
         if seq < n_seq_max { Ok(()) } else { Err(DecodeError::Sequence { seq, n_seq_max }) }
     }
+}
+
+/// What contexts of a model's kind cannot be.
+fn check_kind(model: &Model, params: &ContextParams) -> Result<(), ContextError> {
+    let n_seq_max = params.n_seq_max;
+    if model.is_encoder_decoder() && n_seq_max > 1 && !params.kv_unified {
+        return Err(ContextError::EncoderSequences { n_seq_max });
+    }
+    Ok(())
 }
 
 impl Drop for Context {

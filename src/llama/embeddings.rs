@@ -46,7 +46,7 @@ impl Context {
         let embedding = NonNull::new(embedding).ok_or(OutputError::None { index })?;
         // SAFETY: the context and its model live.
         let n = unsafe {
-            if sys::llama_pooling_type(self.raw()) == sys::LLAMA_POOLING_TYPE_RANK {
+            if self.pooling() == sys::LLAMA_POOLING_TYPE_RANK {
                 sys::llama_model_n_cls_out(self.model().raw())
             } else {
                 self.model().n_embd_out()
@@ -114,8 +114,7 @@ impl Context {
     }
 
     fn is_pooled(&self) -> bool {
-        // SAFETY: the context lives.
-        unsafe { sys::llama_pooling_type(self.raw()) != sys::LLAMA_POOLING_TYPE_NONE }
+        self.pooling() != sys::LLAMA_POOLING_TYPE_NONE
     }
 
     fn check_embeddings(&self, index: usize) -> Result<(), OutputError> {

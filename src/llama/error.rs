@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::cache_type::{CacheType, KeysOrValues};
-use super::{SeqId, Token};
+use super::{Pos, SeqId, Token};
 
 /// A C++ exception that was caught on its way to Rust.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -167,6 +167,19 @@ pub enum ContextError {
     /// The model was loaded without weights.
     #[error("the model has its vocabulary alone: load it without vocab_only")]
     VocabOnly,
+    /// Encoders and decoders share one cache.
+    #[error(
+        "a model with an encoder and a decoder cannot have {n_seq_max} sequences with a cache each: set kv_unified(true)"
+    )]
+    EncoderSequences { n_seq_max: u32 },
+    /// The decoder attends to every token that was encoded.
+    #[error(
+        "a model with an encoder and a decoder cannot pool embeddings, which the decoder reads: use Pooling::None"
+    )]
+    EncoderPooling,
+    /// [`Pooling::Rank`](super::Pooling::Rank) and no reranking model.
+    #[error("the model has no classification head, which Pooling::Rank needs: use another pooling")]
+    NoRanking,
     /// The caches and the buffers for computing are larger than the memory that is free.
     #[error("{}", no_room(*n_ctx, *needed, *free, *longest))]
     Memory {
@@ -261,6 +274,17 @@ pub enum DecodeError {
     /// Not in the vocabulary.
     #[error("token {token} is not in 0..{n_tokens}")]
     Token { token: Token, n_tokens: u32 },
+    /// More than the model has learned an embedding of.
+    #[error(
+        "position {pos} is beyond the {n_pos} that the model has embeddings of: use shorter sequences"
+    )]
+    Position { pos: Pos, n_pos: u32 },
+    /// [`Context::encode`](super::Context::encode), of a decoder.
+    #[error("the model has no encoder: decode the batch")]
+    NoEncoder,
+    /// The decoder of a model with an encoder attends to what was encoded for a sequence.
+    #[error("nothing is encoded for sequence {seq}: encode a batch of it before decoding")]
+    NotEncoded { seq: SeqId },
     /// The cache is as it was before.
     #[error(
         "no room for {n_tokens} tokens in a cache of {n_ctx} cells: remove some, or raise n_ctx"
@@ -296,6 +320,9 @@ pub enum OutputError {
         /// In the batch; for sequences, their number.
         index: usize,
     },
+    /// Logits of a model, or of the part of it that ran last, that yields embeddings.
+    #[error("an encoder yields no logits: ask for embeddings")]
+    NoLogits,
     /// Embeddings of a context without.
     #[error("the context has no embeddings: create it with ContextParams::embeddings(true)")]
     NoEmbeddings,

@@ -43,6 +43,8 @@ pub struct Model {
     raw: NonNull<sys::llama_model>,
     shape: CacheShape,
     n_ctx_train: u32,
+    n_pos: Option<u32>,
+    can_rank: bool,
     origin: Origin,
     /// Held while llama.cpp changes the model: when contexts and adapters come and go.
     changing: Mutex<()>,
@@ -218,6 +220,27 @@ impl Model {
         self.shape.latent
     }
 
+    /// Positions that it has embeddings of; None: it has none, and takes any.
+    pub(super) fn n_pos(&self) -> Option<u32> {
+        self.n_pos
+    }
+
+    /// Whether it has a classification head.
+    pub(super) fn can_rank(&self) -> bool {
+        self.can_rank
+    }
+
+    /// Whether a decoder attends to what an encoder yields.
+    pub(super) fn is_encoder_decoder(&self) -> bool {
+        self.has_encoder() && self.has_decoder()
+    }
+
+    /// Whether a graph without a cache ends in logits.
+    pub(super) fn is_diffusion(&self) -> bool {
+        // SAFETY: the model lives.
+        unsafe { sys::llama_model_is_diffusion(self.raw()) }
+    }
+
     pub(super) fn no_alloc(&self) -> bool {
         self.origin.no_alloc
     }
@@ -265,6 +288,8 @@ pub(super) fn loaded(raw: NonNull<sys::llama_model>, origin: Origin) -> Result<M
         shape: CacheShape::default(),
         // SAFETY: the model is loaded.
         n_ctx_train: unsafe { sys::llama_model_n_ctx_train(raw.as_ptr()) }.unsigned_abs(),
+        n_pos: None,
+        can_rank: false,
         origin,
         changing: Mutex::new(()),
     };
@@ -278,6 +303,8 @@ pub(super) fn loaded(raw: NonNull<sys::llama_model>, origin: Origin) -> Result<M
         fence::tq_model_get_kv_layers(raw.as_ptr(), layers.as_mut_ptr(), layers.len(), &raw mut n)
     })?;
     layers.truncate(n);
+    model.n_pos = (traits.n_pos > 0).then_some(traits.n_pos);
+    model.can_rank = traits.can_rank;
     let layer = |l: fence::tq_kv_layer| KvLayer {
         layer: l.il,
         n_head_kv: l.n_head_kv,

@@ -81,7 +81,8 @@ pub fn write_tiny_model(path: &Path, tiny: Tiny) {
     write_random(path, arch(tiny), own_keys(tiny, n_embd), ends.into_iter().chain(layers));
 }
 
-/// Writes a model of an architecture with its keys, and tensors of random values: name, shape, size.
+/// Writes a model of an architecture with its keys (and those of the tokenizer), and tensors of random values: name,
+/// shape, size.
 pub fn write_random(
     path: &Path,
     arch: &str,
@@ -95,7 +96,11 @@ pub fn write_random(
         Tensor::f32(name, shape, values.into_iter())
     };
     let tensors = tensors.map(tensor).collect();
-    let own = own.into_iter().map(|(key, value)| (format!("{arch}.{key}"), value));
+    let full = |key: &str| match key.starts_with("tokenizer.") {
+        true => key.to_string(),
+        false => format!("{arch}.{key}"),
+    };
+    let own = own.into_iter().map(|(key, value)| (full(key), value));
     Gguf { metadata: own.chain(general_keys(arch)).collect(), tensors }.write(path);
 }
 
@@ -156,6 +161,10 @@ pub fn uint(n: u64) -> Vec<u8> {
 
 pub fn float(x: f32) -> Vec<u8> {
     value(6, x.to_le_bytes())
+}
+
+pub fn boolean(yes: bool) -> Vec<u8> {
+    value(7, [u8::from(yes)])
 }
 
 fn array(type_id: u32, items: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {

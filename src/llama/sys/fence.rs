@@ -44,10 +44,12 @@ pub struct tq_model_traits {
     pub same_kv_types: bool,
     pub no_flash_attn: bool,
     pub n_pos_per_embd: u32,
+    pub n_pos: u32,
+    pub can_rank: bool,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of tq_model_traits"][::std::mem::size_of::<tq_model_traits>() - 12usize];
+    ["Size of tq_model_traits"][::std::mem::size_of::<tq_model_traits>() - 20usize];
     ["Alignment of tq_model_traits"][::std::mem::align_of::<tq_model_traits>() - 4usize];
     ["Offset of field: tq_model_traits::is_mla"]
         [::std::mem::offset_of!(tq_model_traits, is_mla) - 0usize];
@@ -61,6 +63,10 @@ const _: () = {
         [::std::mem::offset_of!(tq_model_traits, no_flash_attn) - 4usize];
     ["Offset of field: tq_model_traits::n_pos_per_embd"]
         [::std::mem::offset_of!(tq_model_traits, n_pos_per_embd) - 8usize];
+    ["Offset of field: tq_model_traits::n_pos"]
+        [::std::mem::offset_of!(tq_model_traits, n_pos) - 12usize];
+    ["Offset of field: tq_model_traits::can_rank"]
+        [::std::mem::offset_of!(tq_model_traits, can_rank) - 16usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -119,6 +125,14 @@ const _: () = {
 };
 unsafe extern "C" {
     pub fn tq_context_get_memory(ctx: *const llama_context, sizes: *mut tq_memory_use) -> i32;
+}
+unsafe extern "C" {
+    pub fn tq_kv_calibrate(
+        model: *mut llama_model,
+        path: *const ::std::os::raw::c_char,
+        params: *const llama_kv_calibrate_params,
+        done: *mut bool,
+    ) -> i32;
 }
 unsafe extern "C" {
     pub fn tq_tokenize(
