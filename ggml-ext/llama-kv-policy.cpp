@@ -1,18 +1,46 @@
 #include "llama-kv-policy.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <sstream>
 #include <stdexcept>
 
+// as -ctk and -ctv have them (kv_cache_types in common/arg.cpp)
+static constexpr ggml_type CACHE_TYPES[] = {
+    GGML_TYPE_F32,
+    GGML_TYPE_F16,
+    GGML_TYPE_BF16,
+    GGML_TYPE_Q8_0,
+    GGML_TYPE_Q4_0,
+    GGML_TYPE_Q4_1,
+    GGML_TYPE_IQ4_NL,
+    GGML_TYPE_Q5_0,
+    GGML_TYPE_Q5_1,
+    GGML_TYPE_TURBO2,
+    GGML_TYPE_TURBO3,
+    GGML_TYPE_TURBO4,
+};
+
+bool llama_kv_is_cache_type(ggml_type type) {
+    return std::find(std::begin(CACHE_TYPES), std::end(CACHE_TYPES), type) != std::end(CACHE_TYPES);
+}
+
+std::string llama_kv_cache_type_names() {
+    std::string res;
+    for (const ggml_type type : CACHE_TYPES) {
+        res += (res.empty() ? "" : ", ") + std::string(ggml_type_name(type));
+    }
+    return res;
+}
+
 static ggml_type parse_type(const std::string & name) {
-    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
-        const ggml_type type = (ggml_type) i;
-        // types without a size are removed ones, or none at all
-        if (ggml_type_size(type) > 0 && name == ggml_type_name(type)) {
+    for (const ggml_type type : CACHE_TYPES) {
+        if (name == ggml_type_name(type)) {
             return type;
         }
     }
-    throw std::invalid_argument("unknown type '" + name + "'");
+    throw std::invalid_argument("'" + name + "' is no cache type: use one of " + llama_kv_cache_type_names());
 }
 
 // the number that a text consists of

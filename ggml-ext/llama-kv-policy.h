@@ -8,7 +8,13 @@
 #include <string>
 #include <vector>
 
-// exceptions: "SELECTOR=TYPE", separated by commas; the last that fits counts. TYPE as ggml names it. SELECTOR:
+// the types that caches may have, as -ctk and -ctv take them: of others ggml cannot write rows, or attention not read them
+bool llama_kv_is_cache_type(ggml_type type);
+
+// "f32, f16, ..."
+std::string llama_kv_cache_type_names();
+
+// exceptions: "SELECTOR=TYPE", separated by commas; the last that fits counts. TYPE: a cache type's name. SELECTOR:
 //   firstN   the first N KV layers
 //   lastN    the last N
 //   N, N-M   by number, from 0

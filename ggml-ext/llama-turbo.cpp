@@ -115,8 +115,22 @@ static bool any(const llama_kv_policy & types, bool (*is)(ggml_type)) {
     return std::any_of(types.all().begin(), types.all().end(), is);
 }
 
+static bool check_base_type(const char * kv, ggml_type type) {
+    if (llama_kv_is_cache_type(type)) {
+        return true;
+    }
+    const bool known = type >= 0 && type < GGML_TYPE_COUNT;
+    LLAMA_LOG_ERROR("%s: %s cannot be of type %s, which is no cache type. use one of %s\n", __func__, kv,
+            known ? ggml_type_name(type) : std::to_string((int) type).c_str(), llama_kv_cache_type_names().c_str());
+    return false;
+}
+
 static bool check_params(const llama_model & model, llama_context_params & params) {
     const auto & hparams = model.hparams;
+
+    if (!check_base_type("K", params.type_k) || !check_base_type("V", params.type_v)) {
+        return false;
+    }
 
     const bool has_exceptions = exceptions(params, true) || exceptions(params, false);
     if (has_exceptions && (hparams.is_mla() || llama_turbo_has_own_attention(model))) {

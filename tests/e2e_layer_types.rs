@@ -3,9 +3,14 @@
 
 mod common;
 
+use std::ffi::CString;
 use std::path::Path;
 use std::time::Duration;
 
+use llama_turboquant::llama::{CacheType, sys};
+
+use common::engine::{Model, logged, type_name};
+use common::gguf::{Tiny, write_tiny_model};
 use common::models;
 use common::process::{Finished, run, turbo4_key_sizes};
 use common::t5::write_t5;
@@ -96,6 +101,8 @@ fn a_wrong_policy_is_refused() {
         ("turbo4,5-3=f16", &["5-3", "out of range"]),
         ("turbo4,first0=f16", &["first0", "out of range"]),
         ("turbo4,99999999999=f16", &["99999999999"]),
+        ("f16,0=i32", &["i32", "no cache type", "q8_0"]),
+        ("f16,0=iq2_xxs", &["iq2_xxs", "no cache type", "turbo4"]),
     ] {
         for flag in ["-ctk", "-ctv"] {
             complete("smollm2", &[flag, policy]).assert_refused(words);
@@ -120,5 +127,60 @@ fn quantized_values_of_t5_are_refused() {
                 "use f16 for V",
             ]);
         }
+    }
+}
+
+/// The list of `-ctk` is that of exceptions, and the library's.
+#[test]
+fn all_lists_of_cache_types_are_one() {
+    let help = run(COMPLETION, &["--help"], &[], LIMIT);
+    help.assert_success();
+    for flag in ["--cache-type-k TYPE", "--cache-type-v TYPE"] {
+        let (_, after) = help.stdout.split_once(flag).expect("the flag");
+        let (_, values) = after.split_once("allowed values: ").expect("its values");
+        let (values, _) = values.split_once(" or TYPE,").expect("what else it takes");
+        let mut listed: Vec<_> = values.split([',', ' ', '\n']).filter(|v| !v.is_empty()).collect();
+        let mut own: Vec<_> = CacheType::ALL.iter().map(|t| t.name()).collect();
+        listed.sort_unstable();
+        own.sort_unstable();
+        assert_eq!(listed, own, "{flag}");
+    }
+}
+
+/// Programs in C get as far as `llama_init_from_model` with any number.
+#[test]
+fn only_cache_types_make_caches() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("tiny.gguf");
+    write_tiny_model(&path, Tiny::new(64));
+    let model = Model::load(&path).expect("the tiny model loads");
+    // SAFETY: plain values.
+    let defaults = unsafe { sys::llama_context_default_params() };
+    // Whether there is a context, and what was logged.
+    let create = |k: sys::ggml_type, exceptions: Option<&str>| {
+        let exceptions = exceptions.map(|text| CString::new(text).expect("no NUL"));
+        let mut params = defaults;
+        params.n_ctx = 256;
+        params.type_k = k;
+        params.type_k_layers = exceptions.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
+        // SAFETY: the model and the text live during the calls; the context is freed once.
+        logged(|| unsafe {
+            let context = sys::llama_init_from_model(model.raw(), params);
+            sys::llama_free(context);
+            !context.is_null()
+        })
+    };
+    let cache_types: Vec<&str> = CacheType::ALL.iter().map(|t| t.name()).collect();
+    let n_types = sys::ggml_type::GGML_TYPE_COUNT.0;
+    for id in (0..n_types + 3).chain([u32::MAX]) {
+        let name = (id < n_types).then(|| type_name(sys::ggml_type(id)));
+        let expected = name.is_some_and(|name| cache_types.contains(&name));
+        let (made, log) = create(sys::ggml_type(id), None);
+        assert_eq!(made, expected, "{id}: {log}");
+        assert!(made || log.contains("no cache type"), "{id}: {log}");
+        let Some(name) = name else { continue };
+        let (made, log) = create(sys::ggml_type::GGML_TYPE_F16, Some(&format!("0={name}")));
+        assert_eq!(made, expected, "{name}: {log}");
+        assert!(made || log.contains("no cache type"), "{name}: {log}");
     }
 }
