@@ -95,6 +95,25 @@ fn a_context_that_cannot_fit_is_refused_before_it_is_allocated() {
     }
 }
 
+/// K and V of the tiny model take 512 bytes a token; without flash attention, its logits take as many for each of the
+/// tokens that are computed at once.
+#[test]
+fn buffers_for_computing_count_even_where_the_cache_is_small() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("tiny.gguf");
+    write_tiny_model(&path, Tiny::new(64));
+    let model = Model::load(&path).expect("the tiny model loads");
+    let free = free_memory().expect("the system says");
+    let n_ctx = 1 << 20;
+    // 4 bytes for each key of two heads: as many tokens as fill what is free.
+    let n_ubatch = u32::try_from(free / (u64::from(n_ctx) * 8)).expect("not that many") + 1;
+    let params = params().n_ctx(n_ctx).n_batch(n_ubatch).n_ubatch(n_ubatch);
+    let error = Context::new(&model, &params.flash_attention(FlashAttention::Off));
+    let error = error.expect_err("there is no room");
+    let ContextError::Memory { n_ctx: asked, needed, free, .. } = error else { panic!("{error}") };
+    assert!(asked == n_ctx && needed > free, "{needed} of {free}");
+}
+
 #[test]
 fn a_full_cache_is_an_error() {
     let mut context = context(&params().n_ctx(256));
