@@ -7,12 +7,13 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::F16;
-use common::engine::{Context, Model, Options, context, init, logged};
 use common::gguf::{Tiny, write_tiny_model};
 use common::gguf_file::Gguf;
 use common::latent::write_latent_model;
 use llama_turboquant::llama::calibrate::{CalibrateError, CalibrateOptions, calibrate};
+use llama_turboquant::llama::{
+    Context, ContextParams, KvCalibration, Model, ModelError, PathError,
+};
 
 const OLD: &[u8] = b"what was there before";
 
@@ -25,7 +26,6 @@ struct Folder {
 
 impl Folder {
     fn new(model: Tiny) -> Self {
-        init();
         let dir = tempfile::tempdir().expect("a temporary folder");
         let (file, out) = (dir.path().join("model.gguf"), dir.path().join("scales.gguf"));
         write_tiny_model(&file, model);
@@ -45,6 +45,10 @@ fn tiny() -> Folder {
     Folder::new(Tiny::new(64))
 }
 
+fn params() -> ContextParams {
+    ContextParams::default().n_ctx(512).n_threads(1)
+}
+
 fn n_tokens(n: u32) -> CalibrateOptions {
     let mut options = CalibrateOptions::default();
     options.n_tokens = n;
@@ -57,11 +61,12 @@ fn with_text(text: &str) -> CalibrateOptions {
     options
 }
 
-/// The error, and what llama.cpp logged.
+/// The error, and its message, in which is what llama.cpp logged.
 #[track_caller]
 fn fails(model: &Path, out: &Path, options: &CalibrateOptions) -> (CalibrateError, String) {
-    let (result, log) = logged(|| calibrate(model, out, options, |_| true, |_| ()));
-    (result.expect_err("an error"), log)
+    let error = calibrate(model, out, options, |_| true, |_| ()).expect_err("an error");
+    let text = error.to_string();
+    (error, text)
 }
 
 #[test]
@@ -85,7 +90,8 @@ fn a_calibration_reports_what_it_did() {
     }
 
     let model = Model::load(&folder.model).expect("the model loads");
-    context(&model, Options { kv_calib: Some(&folder.out), ..Options::new((F16, F16)) });
+    let scales = KvCalibration::File(folder.out.clone());
+    Context::new(&model, &params().kv_calibration(scales)).expect("a context");
     assert_eq!(fs::read_dir(folder.dir.path()).expect("a folder").count(), 2);
 }
 
@@ -98,9 +104,10 @@ fn too_little_text_is_refused() {
         (n_tokens(255), ["255 tokens are too few", "255 were asked for"]),
     ] {
         let (error, log) = fails(&folder.model, &folder.out, &options);
-        assert!(matches!(&error, CalibrateError::Calibrate { path } if *path == folder.model));
+        let CalibrateError::Calibrate { path, reason } = &error else { panic!("{error}") };
+        assert_eq!(*path, folder.model);
         for word in words {
-            assert!(log.contains(word), "no {word:?} in: {log}");
+            assert!(reason.contains(word) && log.contains(word), "no {word:?} in: {log}");
         }
         folder.assert_untouched();
     }
@@ -117,9 +124,7 @@ fn a_vocabulary_without_a_space_will_do() {
     let at = tokens.windows(space.len()).position(|bytes| bytes == space).expect("a space");
     tokens[at..at + space.len()].copy_from_slice("█".as_bytes());
     file.write(&folder.model);
-    let (result, log) =
-        logged(|| calibrate(&folder.model, &folder.out, &n_tokens(256), |_| true, |_| ()));
-    assert!(result.is_ok(), "{log}");
+    calibrate(&folder.model, &folder.out, &n_tokens(256), |_| true, |_| ()).expect("a calibration");
 }
 
 #[test]
@@ -142,7 +147,13 @@ fn paths_have_to_be_utf8_without_nul() {
     for path in [&b"\xff.gguf"[..], b"\0.gguf"].map(|bytes| Path::new(OsStr::from_bytes(bytes))) {
         for (error, _) in [fails(path, &folder.out, &options), fails(&folder.model, path, &options)]
         {
-            assert!(matches!(error, CalibrateError::Path { .. } | CalibrateError::Nul { .. }));
+            let path = match error {
+                CalibrateError::Path(error) | CalibrateError::Model(ModelError::Path(error)) => {
+                    error
+                }
+                error => panic!("{error}"),
+            };
+            assert!(matches!(path, PathError::NotUtf8 { .. } | PathError::Nul { .. }));
         }
     }
     folder.assert_untouched();
@@ -153,7 +164,9 @@ fn a_file_that_is_no_model_is_refused() {
     let folder = tiny();
     for model in [folder.dir.path().join("missing.gguf"), folder.out.clone()] {
         let (error, log) = fails(&model, &folder.dir.path().join("new.gguf"), &n_tokens(256));
-        assert!(matches!(&error, CalibrateError::Model { path } if *path == model), "{error}");
+        let CalibrateError::Model(of_model) = &error else { panic!("{error}") };
+        assert!(matches!(of_model,
+            ModelError::NoFile { path } | ModelError::Load { path, .. } if *path == model));
         assert!(error.to_string().contains(model.to_str().expect("a path in UTF-8")), "{error}");
         assert!(!log.is_empty());
     }
@@ -196,12 +209,11 @@ fn latent_attention_is_refused() {
     folder.assert_untouched();
 
     let model = Model::load(&folder.model).expect("the model loads");
-    let options = Options::new((F16, F16));
-    context(&model, options);
+    Context::new(&model, &params()).expect("a context");
     // Whatever the file, it is not read.
-    for file in [&folder.out, Path::new("auto")] {
-        let log = Context::new(&model, Options { kv_calib: Some(file), ..options }).err();
-        let log = log.expect("an error");
+    for scales in [KvCalibration::File(folder.out.clone()), KvCalibration::Auto] {
+        let error = Context::new(&model, &params().kv_calibration(scales)).expect_err("refused");
+        let log = error.to_string();
         assert!(log.contains("--kv-calib") && log.contains("latent (MLA)"), "{log}");
     }
 }

@@ -2,9 +2,12 @@
 
 use std::ffi::{CString, c_void};
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
 
-use super::sys;
+use super::error::{Exception, ModelError, PathError};
+use super::ffi::{fenced, path_to_c};
+use super::log;
+use super::model::Model;
+use super::sys::{self, fence};
 
 /// What a calibration runs, and on what.
 #[derive(Debug, Clone, Default)]
@@ -36,24 +39,19 @@ pub struct LayerGain {
     pub error_with: f32,
 }
 
-/// Why a model could not be calibrated. llama.cpp's log has the details.
+/// Why a model could not be calibrated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CalibrateError {
-    /// A path or text that C cannot be given.
-    #[error("{what} has a NUL byte at {position}")]
+    /// C's strings end at a NUL.
+    #[error("the text has a NUL byte at {position}")]
     Nul {
-        /// Which of the arguments.
-        what: &'static str,
         /// Where in it.
         position: usize,
     },
-    /// A path that is not UTF-8, which llama.cpp's files have to be.
-    #[error("the path {} is not UTF-8", path.display())]
-    Path {
-        /// The path.
-        path: PathBuf,
-    },
+    /// A path that llama.cpp cannot be given.
+    #[error(transparent)]
+    Path(#[from] PathError),
     /// A number that llama.cpp has no room for.
     #[error("{what} is {value}: at most {max} are possible", max = i32::MAX)]
     TooLarge {
@@ -63,16 +61,15 @@ pub enum CalibrateError {
         value: u32,
     },
     /// The model was not loaded.
-    #[error("cannot load the model {}", path.display())]
-    Model {
-        /// Its file.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The model was loaded, but not calibrated, or the file not written.
-    #[error("cannot calibrate {}", path.display())]
+    #[error("cannot calibrate {}: {reason}", path.display())]
     Calibrate {
         /// The model's file.
         path: PathBuf,
+        /// What llama.cpp logged.
+        reason: String,
     },
     /// The scales would replace the model.
     #[error("{} is the model: name another file for the scales", path.display())]
@@ -83,6 +80,8 @@ pub enum CalibrateError {
     /// `progress` said so. No file was written.
     #[error("stopped")]
     Stopped,
+    #[error(transparent)]
+    Exception(#[from] Exception),
 }
 
 /// Fits key scales to the model in `model` and writes them to `out`.
@@ -102,11 +101,17 @@ pub fn calibrate(
     if is_same_file(model, out) {
         return Err(CalibrateError::IsModel { path: out.into() });
     }
-    let out = path_to_c(out, "the output's path")?;
-    let text = options.text.as_deref().map(|text| to_c(text, "the text")).transpose()?;
+    let out = path_to_c(out)?;
+    let nul = |e: std::ffi::NulError| CalibrateError::Nul { position: e.nul_position() };
+    let text = options.text.as_deref().map(CString::new).transpose().map_err(nul)?;
     let n_tokens = to_i32(options.n_tokens, "n_tokens")?;
     let n_threads = to_i32(options.n_threads, "n_threads")?;
-    let loaded = Model::load(model, options.n_gpu_layers)?;
+    let mut builder = Model::builder(model);
+    if let Some(n) = options.n_gpu_layers {
+        to_i32(n, "n_gpu_layers")?;
+        builder = builder.n_gpu_layers(n);
+    }
+    let loaded = builder.load()?;
 
     let mut callbacks = Callbacks { progress, layer, stopped: false };
     let user_data = (&raw mut callbacks).cast::<c_void>();
@@ -120,41 +125,27 @@ pub fn calibrate(
     (params.layer_callback, params.layer_callback_user_data) =
         (Some(on_layer(&callbacks)), user_data);
 
-    // SAFETY: the model is loaded; the callbacks are called on this thread, during the call, with their own data.
-    let done = unsafe { sys::llama_kv_calibrate(loaded.0.as_ptr(), out.as_ptr(), params) };
+    let mut done = false;
+    // SAFETY: the model is loaded, and nobody else has it; the callbacks are called on this thread, during the call, with
+    // their own data.
+    let calibrate = || unsafe {
+        fence::tq_kv_calibrate(loaded.raw(), out.as_ptr(), &raw const params, &raw mut done)
+    };
+    let (status, reason) = log::errors_of(calibrate);
+    fenced(status)?;
     match (done, callbacks.stopped) {
         (true, _) => Ok(()),
         (false, true) => Err(CalibrateError::Stopped),
-        (false, false) => Err(CalibrateError::Calibrate { path: model.into() }),
+        (false, false) => {
+            let reason = reason.replace("cannot calibrate: ", "");
+            Err(CalibrateError::Calibrate { path: model.into(), reason })
+        }
     }
 }
 
 /// Whether two paths lead to one file that is there.
 fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-struct Model(NonNull<sys::llama_model>);
-
-impl Model {
-    fn load(path: &Path, n_gpu_layers: Option<u32>) -> Result<Self, CalibrateError> {
-        let file = path_to_c(path, "the model's path")?;
-        // SAFETY: a plain value.
-        let mut params = unsafe { sys::llama_model_default_params() };
-        if let Some(n) = n_gpu_layers {
-            params.n_gpu_layers = to_i32(n, "n_gpu_layers")?;
-        }
-        // SAFETY: the path is terminated, the parameters are valid.
-        let raw = unsafe { sys::llama_model_load_from_file(file.as_ptr(), params) };
-        NonNull::new(raw).map(Self).ok_or_else(|| CalibrateError::Model { path: path.into() })
-    }
-}
-
-impl Drop for Model {
-    fn drop(&mut self) {
-        // SAFETY: loaded by us, and freed once.
-        unsafe { sys::llama_model_free(self.0.as_ptr()) }
-    }
 }
 
 struct Callbacks<P, L> {
@@ -194,14 +185,6 @@ fn on_layer<P, L: FnMut(LayerGain)>(
         });
     }
     call::<P, L>
-}
-
-fn to_c(text: &str, what: &'static str) -> Result<CString, CalibrateError> {
-    CString::new(text).map_err(|e| CalibrateError::Nul { what, position: e.nul_position() })
-}
-
-fn path_to_c(path: &Path, what: &'static str) -> Result<CString, CalibrateError> {
-    to_c(path.to_str().ok_or_else(|| CalibrateError::Path { path: path.into() })?, what)
 }
 
 fn to_i32(value: u32, what: &'static str) -> Result<i32, CalibrateError> {

@@ -41,7 +41,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    log::init(args.verbose, Errors::InLog);
+    log::init(args.verbose, Errors::InMessage);
     check_model(&args.model)?;
     let begin = Instant::now();
     let output = args.output.clone().unwrap_or_else(|| beside(&args.model));
