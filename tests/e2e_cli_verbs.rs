@@ -109,6 +109,56 @@ fn run_answers_a_prompt() {
     assert!(ran.stdout.starts_with(" Paris"), "{}", ran.text());
 }
 
+/// A short greedy answer, with this piped in.
+fn answer_to(input: &[u8], args: &[&str]) -> Finished {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let model = smollm2();
+    let mut child = Command::new(TURBOQUANT)
+        .args(["run", "-m", &model, "-c", "512", "-n", "8", "--temp", "0", "-t", "2"])
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // One that refuses its arguments may end before it reads.
+    let _ = child.stdin.take().expect("a pipe").write_all(input);
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Finished { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[test]
+fn run_takes_what_is_piped_in() {
+    let same = |piped: &Finished, asked: &Finished| {
+        asked.assert_success();
+        piped.assert_success();
+        assert_eq!(piped.stdout, asked.stdout, "{}", piped.text());
+    };
+    let question = "What is the capital of France?";
+    let asked = answer(&["-p", question]);
+    // As `echo` writes it, and without a line end.
+    same(&answer_to(b"What is the capital of France?\n", &[]), &asked);
+    same(&answer_to(question.as_bytes(), &[]), &asked);
+    let raw = answer(&["--raw", "-p", "The capital of France is"]);
+    same(&answer_to(b"The capital of France is\n", &["--raw"]), &raw);
+    assert_ne!(raw.stdout, asked.stdout);
+
+    // A question and what it is about.
+    let both = answer(&["-p", "What colour is the door?\n\nThe door is green."]);
+    same(&answer_to(b"The door is green.\n", &["-p", "What colour is the door?"]), &both);
+    assert_ne!(both.stdout, answer(&["-p", "What colour is the door?"]).stdout);
+    let folder = Folder::new(64);
+    let file = folder.write("question.txt", "What colour is the door?");
+    same(&answer_to(b"The door is green.\r\n", &["-f", &file]), &both);
+
+    // Nothing is piped in: what is asked is all.
+    same(&answer_to(b" \n", &["-p", question]), &asked);
+    assert_error(&answer_to(b"\n", &[]), 2, &["no prompt", "-p", "standard input"]);
+    assert_error(&answer_to(b"a\xff", &[]), 1, &["standard input is not UTF-8"]);
+}
+
 #[test]
 fn a_seed_repeats_an_answer() {
     let args =

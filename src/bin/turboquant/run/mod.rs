@@ -1,8 +1,8 @@
 //! `turboquant run`: a prompt or a chat.
 
 mod chat;
+mod input;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,11 +21,14 @@ use crate::{Exit, progress, prompt};
 ///
 /// The answer goes to stdout as it comes; a last line on stderr says what it took. Ctrl-C stops an answer, a second one
 /// ends the program.
+///
+/// What is piped in is the prompt; with -p or -f it follows on that, after an empty line:
+/// `turboquant run -m MODEL -p "What is wrong here?" < build.log`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// What to ask [default: a chat].
+    /// What to ask [default: what is piped in, or a chat].
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// A file with what to ask, UTF-8.
@@ -69,13 +72,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let prompt = prompt::text(args.prompt.as_deref(), args.file.as_deref())?;
-    if prompt.is_none() && args.raw {
-        return Err(Exit::usage("--raw needs a prompt: -p or -f"));
-    }
-    if prompt.is_none() && !std::io::stdin().is_terminal() {
-        return Err(Exit::usage("no prompt: give one with -p or -f, or chat on a terminal"));
-    }
+    let prompt = input::prompt(args)?;
     let model = args.model.load()?;
     let context = Context::new(&model, &context_params(args, &model, prompt.is_none()))?;
     let mut sampler = sampler(args, &model)?;
