@@ -7,6 +7,7 @@
 #include "llama-kv-policy.h"
 #include "llama-kv-scales.h"
 #include "llama-model.h"
+#include "turbo-grammar.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -384,4 +385,15 @@ std::shared_ptr<llama_kv_anchors> llama_turbo_make_anchors(
 
 bool llama_turbo_layer_has_anchors(ggml_type type_k) {
     return is_turbo(type_k) || (options && options->kv_anchors == LLAMA_KV_ANCHORS_ON);
+}
+
+//
+// grammars
+//
+
+extern "C" LLAMA_API const char * llama_turbo_grammar_reason(void);
+
+const char * llama_turbo_grammar_reason(void) {
+    const auto & reason = turbo_grammar_reason();
+    return reason.empty() ? "the log says why" : reason.c_str();
 }

@@ -39,12 +39,20 @@ inline void turbo_check_stacks(size_t n) {
     }
 }
 
+// why the last grammar of this thread came to nothing. empty: it did not, or the log says why
+inline std::string & turbo_grammar_reason() {
+    static thread_local std::string reason;
+    return reason;
+}
+
 // the grammar, or null with the reason in the log
 template <typename... Args> llama_grammar * turbo_grammar_init(Args... args) {
+    turbo_grammar_reason().clear();
     try {
         return llama_grammar_init_impl(args...);
     } catch (const std::exception & err) {
         LLAMA_LOG_ERROR("%s: %s\n", __func__, err.what());
+        turbo_grammar_reason() = err.what();
     }
     return nullptr;
 }

@@ -4,6 +4,7 @@
 mod answers;
 mod grammars;
 mod schemas;
+mod server;
 mod templates;
 mod texts;
 
