@@ -94,7 +94,7 @@ fn answer(args: &[&str]) -> Finished {
 
 #[test]
 fn run_answers_a_prompt() {
-    let ran = answer(&["-p", "What is the capital of France?", "-ctk", "turbo4", "-ctv", "turbo3"]);
+    let ran = answer(&["-p", "Tell me the capital of France.", "-ctk", "turbo4", "-ctv", "turbo3"]);
     ran.assert_success();
     assert!(ran.stdout.contains("Paris"), "{}", ran.text());
     let last = ran.stderr.lines().last().expect("a last line");
