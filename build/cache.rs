@@ -8,9 +8,12 @@
 //! | `locks` | empty files, one for each name that can be locked; they stay |
 //! | others | what scripts get: `models`, `texts`, `cuda` and so on |
 //!
-//! Each has a lock of its name ([`Cache::use_lock`] of a tree): those who read it share the lock, and who makes or
-//! removes it has it alone. Locks are the system's, so they end with the process that has them. They are not in the
-//! folders that they guard: who waits for a lock in a folder that is removed would get a lock on nothing.
+//! Each has two locks. Its *use lock* has its name ([`Cache::use_lock`] of a tree): those who read it share that lock, and
+//! who removes or replaces it has it alone. Its *make lock* ([`Cache::make_lock`], [`Cache::build_lock`] of a tree) is had by
+//! the one who makes it, and only while it is made: others wait for that, and never for those who use what is there.
+//!
+//! Locks are the system's, so they end with the process that has them. They are not in the folders that they guard: who
+//! waits for a lock in a folder that is removed would get a lock on nothing.
 //!
 //! This module knows nothing of Cargo or build scripts: `turboquant cache` has it, too, and script/cache.sh follows it.
 
@@ -174,6 +177,11 @@ impl Cache {
         format!("use-{key}")
     }
 
+    /// Held by the one who makes what is no tree.
+    pub fn make_lock(name: &str) -> String {
+        format!("make-{name}")
+    }
+
     /// Held by the one who builds in a tree.
     pub fn build_lock(key: &str) -> String {
         format!("build-{key}")
@@ -216,8 +224,8 @@ impl Cache {
         }
     }
 
-    /// Sees to it that something is there, and shares the lock `name`, so that it stays while the lock is held.
-    /// `make` makes it, which only one process does at a time.
+    /// Sees to it that something is there, and shares its use lock, `name`, so that it stays while the lock is held.
+    /// `make` makes it, or replaces one that does not work; only one process does at a time.
     pub fn obtain<E: From<CacheError>>(
         &self,
         name: &str,
@@ -230,8 +238,10 @@ impl Cache {
                 return Ok(shared);
             }
             drop(shared);
-            let _alone = self.lock(name)?;
+            let _making = self.lock(&Self::make_lock(name))?;
             if !is_there() {
+                // Whoever has one that does not work will soon let go of it, and nobody else can make one that does.
+                let _alone = self.lock(name)?;
                 make()?;
             }
         }
@@ -301,7 +311,7 @@ impl Cache {
     fn hold(&self, entry: &Entry) -> Result<Option<Vec<File>>> {
         let key = name_of(&entry.path);
         let names = match entry.kind {
-            Kind::Other => vec![key],
+            Kind::Other => vec![Self::make_lock(&key), key],
             _ => vec![Self::use_lock(&key), Self::build_lock(&key)],
         };
         let mut held = Vec::new();

@@ -16,6 +16,9 @@ case $cache in /*) ;; *) cache=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/
 # cache_lock DESCRIPTOR NAME: waits until nobody else has the lock. cache_share: until nobody has it alone.
 cache_lock() { _cache_open "$1" "$cache/locks/$2" && cache_flock LOCK_EX "$1"; }
 cache_share() { _cache_open "$1" "$cache/locks/$2" && cache_flock LOCK_SH "$1"; }
+# cache_make DESCRIPTOR NAME: for the one who makes what has this name. Those who use one share NAME itself, and nobody who
+# finds that it is there now needs to wait for them.
+cache_make() { cache_lock "$1" "make-$2"; }
 _cache_open() {
     mkdir -p "${2%/*}"
     eval "exec $1>>\"\$2\""
@@ -57,15 +60,18 @@ cache_use_tree() {
     [ -f "$1/built" ] && touch "$1/used"
 }
 
-# cache_cmake: sets $cmake as build.rs finds it, from PyPI if need be, and keeps that from being replaced (descriptor 7).
+# cache_cmake: sets $cmake as build.rs finds it, from PyPI if need be, and keeps that from being replaced (descriptor 7; 6
+# is for the lock of its making).
 cache_cmake() {
     cmake=${TQ_CMAKE:-$(command -v cmake || true)}
     [ -z "$cmake" ] || return 0
     local venv=$cache/cmake
     cmake=$venv/bin/cmake
     while cache_share 7 cmake && ! { [ -f "$venv/ready" ] && "$cmake" --version >/dev/null 2>&1; }; do
-        cache_lock 7 cmake
+        exec 7>&-
+        cache_make 6 cmake
         if [ -f "$venv/ready" ] && "$cmake" --version >/dev/null 2>&1; then continue; fi
+        cache_lock 7 cmake # from those who have one that does not work
         echo "cmake is not on PATH: installing it into $venv" >&2
         rm -rf "$venv"
         { python3 -m venv "$venv" && "$venv/bin/python" -m pip install --quiet cmake ninja && "$cmake" --version >/dev/null &&
@@ -75,4 +81,5 @@ cache_cmake() {
             return 1
         }
     done
+    exec 6>&-
 }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -64,14 +65,18 @@ fn with_pip(bench: &Bench) -> Pin {
 fn builds_that_begin_at_once_fetch_once() {
     let bench = Bench::new();
     let pin = with_pip(&bench);
-    thread::scope(|scope| {
-        let builds: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| fetch::source(&bench.env, &pin).unwrap())).collect();
-        for build in builds {
-            let source = build.join().unwrap();
-            assert_eq!(fs::read_to_string(source.dir.join("a.c")).unwrap(), "int a;");
-        }
-    });
+    let (send, sources) = mpsc::channel();
+    for _ in 0..4 {
+        let (env, pin, send) = (bench.env.clone(), pin.clone(), send.clone());
+        thread::spawn(move || send.send(fetch::source(&env, &pin)));
+    }
+    // Each has its source until the last has one: nobody waits for those who read it.
+    let sources: Vec<_> = (0..4)
+        .map(|_| sources.recv_timeout(Duration::from_secs(20)).expect("a build waits").unwrap())
+        .collect();
+    for source in &sources {
+        assert_eq!(fs::read_to_string(source.dir.join("a.c")).unwrap(), "int a;");
+    }
     assert_eq!(lines(&bench.path("log")), 1, "pip was run more than once");
     assert_eq!(names(&bench.env.cache.source()).len(), 1);
 }
