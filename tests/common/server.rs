@@ -63,7 +63,7 @@ impl Server {
             .expect("llama-server starts");
         let mut server = Self { child, port, log };
         let start = Instant::now();
-        while server.try_ask("GET", "/health", &Value::Null).is_none_or(|(code, _)| code != 200) {
+        while server.try_ask("GET", "/health", "").is_none_or(|(code, _)| code != 200) {
             if let Some(status) = server.child.try_wait().expect("our child") {
                 return Err(Ended { status, log: server.log() });
             }
@@ -81,6 +81,12 @@ impl Server {
     /// Sends a request; returns the status and the body. The server must answer.
     #[track_caller]
     pub fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.ask_text(method, path, &if body.is_null() { String::new() } else { body.to_string() })
+    }
+
+    /// The same with any text for a body.
+    #[track_caller]
+    pub fn ask_text(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         self.try_ask(method, path, body)
             .unwrap_or_else(|| panic!("no answer to {method} {path} {body}: {}", self.log()))
     }
@@ -108,8 +114,7 @@ impl Server {
     }
 
     /// No connection, no status, no JSON: none.
-    fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
+    fn try_ask(&self, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(REPLY_LIMIT)).ok()?;
         let head = format!(

@@ -4,11 +4,11 @@ use llama_turboquant::llama::{
     ChatError, ChatMessage, ChatPrompt, ChatRequest, ChatTemplate, ToolCall, ToolChoice,
 };
 
-use super::{assert_refused, model, nested, small, with_stack};
+use super::{assert_refused, nested, small, tiny, with_stack};
 use crate::common::tools::{TEMPLATE, weather};
 
 fn prompt() -> ChatPrompt {
-    let template = ChatTemplate::new(model(), TEMPLATE).expect("a template");
+    let template = ChatTemplate::new(tiny(), TEMPLATE).expect("a template");
     let (messages, tools) = ([ChatMessage::user("Hello")], [weather()]);
     let request = ChatRequest::new(&messages).tools(&tools).tool_choice(ToolChoice::Auto);
     template.prompt(&request).expect("a prompt")
@@ -40,7 +40,7 @@ fn answers_nest_to_a_limit() {
 #[test]
 fn arguments_of_calls_nest_to_a_limit() {
     small(|| {
-        let template = ChatTemplate::new(model(), TEMPLATE).expect("a template");
+        let template = ChatTemplate::new(tiny(), TEMPLATE).expect("a template");
         let ask = |arguments: String| {
             let call = ToolCall { id: "c".into(), name: "t".into(), arguments };
             let messages = [ChatMessage::user("Hello"), ChatMessage::tool_calls("", vec![call])];

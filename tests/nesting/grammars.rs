@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use llama_turboquant::llama::{GrammarTrigger, Model, Sampler, SamplerError, Token};
 
-use super::{GRAMMAR, PATTERN, assert_refused, model, nested, small};
+use super::{GRAMMAR, PATTERN, assert_refused, nested, small, tiny};
 use crate::common::gguf::{Tiny, write_tiny_model};
 use crate::common::gguf_file::{Gguf, string};
 
 fn grammar(text: &str) -> Result<Sampler, SamplerError> {
-    Sampler::builder(model()).grammar(text, "root").greedy()
+    Sampler::builder(tiny()).grammar(text, "root").greedy()
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_long_token_is_none_that_a_grammar_allows() {
 const LAZY: &str = "root ::= \"!\" [a-z]*";
 
 fn lazy(trigger: GrammarTrigger) -> Result<Sampler, SamplerError> {
-    Sampler::builder(model()).lazy_grammar(LAZY, "root", &[trigger]).greedy()
+    Sampler::builder(tiny()).lazy_grammar(LAZY, "root", &[trigger]).greedy()
 }
 
 #[test]

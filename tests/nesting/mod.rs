@@ -9,12 +9,9 @@ mod templates;
 mod texts;
 
 use std::fmt::Display;
-use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use llama_turboquant::llama::Model;
-
-use crate::common::gguf::{Tiny, write_tiny_model};
+use crate::common::api::tiny;
 
 /// What macOS gives threads, of which llama-server answers requests by some.
 const STACK: usize = 512 << 10;
@@ -26,23 +23,13 @@ const SCHEMA: usize = 100;
 const OPTIONAL: usize = 500;
 const PATTERN: usize = 500;
 
-fn model() -> &'static Arc<Model> {
-    static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    MODEL.get_or_init(|| {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let path = dir.path().join("tiny.gguf");
-        write_tiny_model(&path, Tiny::new(64));
-        Model::builder(&path).mmap(false).load().expect("the tiny model loads")
-    })
-}
-
 /// Runs this with little stack.
 fn small<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     with_stack(STACK, f)
 }
 
 fn with_stack<T: Send>(bytes: usize, f: impl FnOnce() -> T + Send) -> T {
-    model(); // is loaded elsewhere
+    tiny(); // is loaded elsewhere
     thread::scope(|scope| {
         let thread = thread::Builder::new().stack_size(bytes).spawn_scoped(scope, f);
         thread.expect("a thread").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use llama_turboquant::llama::{ChatError, ChatMessage, ChatRequest, ChatTemplate, ChatTool};
 
-use super::{GRAMMAR, OPTIONAL, SCHEMA, assert_refused, model, nested, small};
+use super::{GRAMMAR, OPTIONAL, SCHEMA, assert_refused, nested, small, tiny};
 use crate::common::tools::TEMPLATE;
 
 fn tool(schema: &str) -> Result<(), ChatError> {
-    let template = ChatTemplate::new(model(), TEMPLATE)?;
+    let template = ChatTemplate::new(tiny(), TEMPLATE)?;
     let (messages, tools) = ([ChatMessage::user("Hello")], [ChatTool::new("t", "A tool.", schema)]);
     template.prompt(&ChatRequest::new(&messages).tools(&tools)).map(|_| ())
 }

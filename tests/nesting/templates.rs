@@ -2,10 +2,10 @@
 
 use llama_turboquant::llama::{ChatError, ChatMessage, ChatTemplate};
 
-use super::{TEMPLATE, assert_refused, model, nested, small};
+use super::{TEMPLATE, assert_refused, nested, small, tiny};
 
 fn render(source: &str) -> Result<String, ChatError> {
-    let template = ChatTemplate::new(model(), source)?;
+    let template = ChatTemplate::new(tiny(), source)?;
     template.apply(&[ChatMessage::user("Hello")], true)
 }
 

@@ -2,24 +2,12 @@
 
 use std::fs;
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
 
 use llama_turboquant::llama::CacheType::{self, F16, Q8_0, Turbo3, Turbo4};
-use llama_turboquant::llama::{Context, ContextParams, FlashAttention, Model, StateError, Token};
+use llama_turboquant::llama::{Context, ContextParams, FlashAttention, StateError, Token};
 
-use crate::common::gguf::{Tiny, write_tiny_model};
+use crate::common::api::tiny;
 use crate::common::state::{HEAD, reseal, xxh64};
-
-/// One layer, 2 heads of 64.
-fn model() -> &'static Arc<Model> {
-    static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    MODEL.get_or_init(|| {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let path = dir.path().join("tiny.gguf");
-        write_tiny_model(&path, Tiny::new(64));
-        Model::load(&path).expect("it loads")
-    })
-}
 
 fn prompt(n: i32) -> Vec<Token> {
     (0..n).map(|i| 3 + i * 29 % 250).collect()
@@ -37,7 +25,7 @@ fn params(k: CacheType, v: CacheType) -> ContextParams {
 
 /// A context in whose cache two sequences lie.
 fn filled(params: &ContextParams) -> Context {
-    let mut context = Context::new(model(), params).expect("a context");
+    let mut context = Context::new(tiny(), params).expect("a context");
     context.append(&prompt(90), 0).expect("it decodes");
     context.append(&prompt(40), 1).expect("it decodes");
     context
@@ -184,7 +172,7 @@ fn any_flipped_bit_is_refused_and_nothing_is_touched() {
             context.load_seq_state(1, &path).expect_err("it is refused");
             assert_same(&look(&mut context), &expected, &format!("byte {at} of a file"));
 
-            let mut other = Context::new(model(), &params).expect("a context");
+            let mut other = Context::new(tiny(), &params).expect("a context");
             let at = place(whole.len());
             refused(other.set_state(&flip(&whole, at)));
             let at = place(whole_file.len());
@@ -257,7 +245,7 @@ fn a_state_of_upstream_is_taken_unless_it_is_quantized() {
 #[ignore = "run by the test below"]
 fn load_without_rotation() {
     let path = std::env::var_os("TQ_TEST_STATE").expect("set by the test below");
-    let mut context = Context::new(model(), &params(Q8_0, Q8_0)).expect("a context");
+    let mut context = Context::new(tiny(), &params(Q8_0, Q8_0)).expect("a context");
     let error = context.load_seq_state(0, &path).expect_err("it is refused").to_string();
     for word in ["K rotated: yes", "rotates it: no", "unset LLAMA_ATTN_ROT_DISABLE"] {
         assert!(error.contains(word), "no {word:?} in: {error}");

@@ -84,16 +84,13 @@ impl Worker<'_> {
                 return (term, ptr::null());
             }
         }
-        // SAFETY: as above; rows are within the layout's, `bias` has room for whole vectors. Every row's mask has
-        // been loaded, and the runs fill the tile.
+        // SAFETY: as above; `bias` has room for whole vectors, and the runs fill the tile.
         unsafe {
             if !(self.kernels.bias)(self.s.bias, self.runs.get(), &terms, scale) {
-                let mask =
-                    slice::from_raw_parts(self.s.mask.add(self.mask_index(row) * TILE), TILE);
-                let bias = slice::from_raw_parts(self.s.bias, TILE);
-                let seen = |&mask: &f32| mask != f32::NEG_INFINITY;
-                if mask.iter().zip(bias).any(|(mask, bias)| seen(mask) && !bias.is_finite()) {
-                    *self.s.sum.add(row) = f32::NAN;
+                let bias = slice::from_raw_parts(self.s.bias, TILE).iter().enumerate();
+                let bad = |(cell, bias): (usize, &f32)| u64::from(!bias.is_finite()) << cell;
+                if self.sees(row, bias.map(bad).sum()) {
+                    *self.s.sum.add(row) = f32::NAN; // rows are within the layout's
                 }
             }
         }

@@ -172,23 +172,27 @@ impl<'a> Worker<'a> {
     #[cold]
     fn spread_nan(&mut self, rows: usize) {
         for row in 0..rows {
-            let sees = match self.hides(row) {
-                Hides::All => false,
-                Hides::None => true,
-                Hides::Some => {
-                    // SAFETY: `load_masks` wrote 64 floats for every mask row.
-                    let mask = unsafe {
-                        slice::from_raw_parts(self.s.mask.add(self.mask_index(row) * TILE), TILE)
-                    };
-                    let seen = |(cell, &mask): (usize, &f32)| {
-                        self.not_finite >> cell & 1 != 0 && mask != f32::NEG_INFINITY
-                    };
-                    mask.iter().enumerate().any(seen)
-                }
-            };
-            if sees {
+            if self.sees(row, self.not_finite) {
                 // SAFETY: rows are within the layout's.
                 unsafe { *self.s.sum.add(row) = f32::NAN };
+            }
+        }
+    }
+
+    /// Whether a row sees one of these cells of the tile, a bit each.
+    fn sees(&self, row: usize, cells: u64) -> bool {
+        match self.hides(row) {
+            Hides::All => false,
+            Hides::None => cells != 0,
+            Hides::Some => {
+                // SAFETY: `load_masks` wrote 64 floats for every mask row.
+                let mask = unsafe {
+                    slice::from_raw_parts(self.s.mask.add(self.mask_index(row) * TILE), TILE)
+                };
+                let seen = |(cell, &mask): (usize, &f32)| {
+                    cells >> cell & 1 != 0 && mask != f32::NEG_INFINITY
+                };
+                mask.iter().enumerate().any(seen)
             }
         }
     }
