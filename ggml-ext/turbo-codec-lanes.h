@@ -53,17 +53,8 @@ TQ_FN uint32_t lanes_min(uint32_t x) {
 #endif
 
 //
-// two halves of a word
+// the search, with what turbo-codec.h says of states
 //
-
-// bytes i and j of x, each 0 to 3
-TQ_FN uint32_t pick_bytes(uint32_t x, int i, int j) {
-#if defined(TQ_NVIDIA)
-    return __byte_perm(x, 0, 0x4040 | i | j << 8);
-#else
-    return (x >> 8*i & 0xff) | (x >> 8*j & 0xff) << 16;
-#endif
-}
 
 // half i of x, twice
 TQ_FN uint32_t pick_half(uint32_t x, int i) {
@@ -74,121 +65,97 @@ TQ_FN uint32_t pick_half(uint32_t x, int i) {
 #endif
 }
 
-// all ones in a half whose highest bit is set
-TQ_FN uint32_t spread_bits(uint32_t x) {
+// bytes i and j of x, each 0 to 3, in the high bytes of the halves
+TQ_FN uint32_t pick_bytes(uint32_t x, int i, int j) {
 #if defined(TQ_NVIDIA)
-    return __byte_perm(x, 0, 0xbb99);
+    return __byte_perm(x, 0, 0x0404 | i << 4 | j << 12);
 #else
-    return (x >> 15 & 0x00010001)*0xffff;
+    return (x >> 8*i & 0xff) << 8 | (x >> 8*j & 0xff) << 24;
 #endif
 }
 
-//
-// the search
-//
-
-// The best paths into a lane's states: what they cost, and where they come from.
-struct lane_paths {
-    uint32_t cost;
-    uint32_t from;
-};
-
-// A block in parts, and those on each side of the wrap that the first run is over. While a part lasts, the low byte of a
-// half is for a state, the high byte for the path's bits since.
-enum : int {
-    STEPS   = 8,
-    PARTS   = 8,
-    CONTEXT = TQ_CONTEXT/8,
-};
-static_assert(TQ_RENORMALIZE == 8 && TQ_CONTEXT%8 == 0, "costs are kept small after each part");
-
-TQ_FN uint32_t own_states(int l) {
-    return (uint32_t) (2*l) | (uint32_t) (2*l + 1) << 16;
-}
-
-// A step, as turbo::advance; `from` is that of the better predecessor. branch_costs: the same for all lanes
-TQ_FN lane_paths advance(lane_paths p, uint32_t branch_costs, int l) {
+// Step t of a part: the best paths into this lane's two states, from those of all lanes. branch_costs: the same for all lanes
+template <bool FIRST> TQ_FN uint32_t advance(uint32_t p, uint32_t branch_costs, int t, int l) {
     const int r     = l/2;
     const int z0    = (r ^ r >> 2) & 1;
     const int one   = z0 + 2*(l & 1);
     const int other = one ^ 2;
+    const int shift = FIRST ? FIRST_STEPS : 0;
 
-    const better_way way = choose(
-        pick_half(shuffle(p.cost, r),           l & 1), pick_bytes(branch_costs, one, other),
-        pick_half(shuffle(p.cost, r + LANES/2), l & 1), pick_bytes(branch_costs, other, one));
-    const uint32_t lower = spread_bits(is_first(way, 0x80008000));
-    const uint32_t a     = pick_half(shuffle(p.from, r),           l & 1);
-    const uint32_t b     = pick_half(shuffle(p.from, r + LANES/2), l & 1);
-    return { way.cost, (a & lower) | (b & ~lower) };
+    const uint32_t lower = pick_half(shuffle(p, r),           l & 1);
+    const uint32_t upper = pick_half(shuffle(p, r + LANES/2), l & 1);
+    return add_min(upper, (pick_bytes(branch_costs, other, one) >> shift) + upper_bit<FIRST>(t),
+        lower + (pick_bytes(branch_costs, one, other) >> shift));
 }
 
-TQ_FN uint32_t least_cost(lane_paths p) {
-    const uint32_t low  = p.cost & 0xffff;
-    const uint32_t high = p.cost >> 16;
-    return lanes_min(low < high ? low : high);
+// A part of eight steps, whose branches' costs are those of values 8 part to 8 part + 7, by the lanes that have them. history:
+// what the paths into this lane's states did in it, in the halves of a word
+template <bool FIRST> TQ_FN uint32_t advance_part(uint32_t p, uint32_t costs0, uint32_t costs1, int part, int l, TQ_THREAD uint32_t & history) {
+    const uint32_t costs = part < PARTS/2 ? costs0 : costs1;
+    TQ_UNROLL
+    for (int s = 0; s < STEPS; ++s) {
+        p = advance<FIRST>(p, shuffle(costs, (part*STEPS + s)%LANES), s, l);
+    }
+    p <<= FIRST ? FIRST_STEPS : 0;
+    history = p & 0x00ff00ff;
+    p = p >> 8 & 0x00ff00ff;
+    const uint32_t least = lanes_min((p & 0xffff) < p >> 16 ? p & 0xffff : p >> 16);
+    return (p - least*0x00010001) << 8;
 }
 
-// of the state that the paths of a word end in
-TQ_FN uint32_t at_state(uint32_t x, int state) {
-    return shuffle(x, state/2) >> 16*(state & 1) & 0xffff;
+// the lowest state of the least cost, which is 0 after a part
+TQ_FN int best_state(uint32_t p, int l) {
+    const uint32_t none = 2*LANES;
+    return (int) lanes_min((p & 0xffff) == 0 ? (uint32_t) (2*l) : p >> 16 == 0 ? (uint32_t) (2*l + 1) : none);
 }
 
-// the lowest state of the least cost
-TQ_FN int best_state(lane_paths p, int l) {
-    const uint32_t least = least_cost(p);
-    const uint32_t none  = 2*LANES;
-    return (int) lanes_min((p.cost & 0xffff) == least ? (uint32_t) (2*l) : p.cost >> 16 == least ? (uint32_t) (2*l + 1) : none);
+TQ_FN uint32_t history_of(uint32_t history, int state) {
+    return shuffle(history, state/2) >> 16*(state & 1) & 0xff;
 }
 
-TQ_FN void renormalize(TQ_THREAD lane_paths & p) {
-    p.cost -= least_cost(p)*0x00010001;
+// Of all parts. Not by a number that is known only when it runs: an array in registers has none.
+struct lane_histories {
+    uint32_t w[PARTS];
+};
+
+TQ_FN void keep(TQ_THREAD lane_histories & histories, int part, uint32_t h) {
+    TQ_UNROLL
+    for (int i = 0; i < PARTS; ++i) {
+        histories.w[i] = i == part ? h : histories.w[i];
+    }
 }
 
-// The tail-biting path, as turbo::search. costs: of the branches of this lane's two values
-//
-// No step is traced back: a path takes along the state in which it began, and what it did since.
+// The tail-biting path, as turbo-codec-thread.h finds it. costs: of the branches of this lane's two values
 TQ_FN path search(uint32_t costs0, uint32_t costs1, int l) {
-    lane_paths p = { 0, 0 };
+    lane_histories history = {};
+    uint32_t h = 0;
+    uint32_t p = 0;
     for (int i = 0; i < 2*CONTEXT; ++i) {
         const int part = (PARTS - CONTEXT + i)%PARTS;
-        if (i == CONTEXT) {
-            p.from = own_states(l);
-        }
-        const uint32_t costs = part < PARTS/2 ? costs0 : costs1;
-        TQ_UNROLL
-        for (int s = 0; s < STEPS; ++s) {
-            p = advance(p, shuffle(costs, (part*STEPS + s)%LANES), l);
-        }
-        renormalize(p);
+        p = advance_part<false>(p, costs0, costs1, part, l, h);
+        keep(history, part, h);
     }
-    const int wrap = (int) at_state(p.from, best_state(p, l));
+    int wrap = best_state(p, l);
+    TQ_UNROLL
+    for (int part = CONTEXT - 1; part >= 0; --part) {
+        wrap = state_before(history_of(history.w[part], wrap));
+    }
 
-    uint32_t parts[PARTS];
-    p.cost = 0x00ff00ff & ~(wrap/2 == l ? 0xffffu << 16*(wrap & 1) : 0u);
-    for (int part = 0; part < PARTS; ++part) {
-        const uint32_t costs = part < PARTS/2 ? costs0 : costs1;
-        p.from = own_states(l) << STEPS;
-        TQ_UNROLL
-        for (int s = 0; s < STEPS; ++s) {
-            p = advance(p, shuffle(costs, (part*STEPS + s)%LANES), l);
-            // the bit of the step, which is the last of the state that it leads to
-            p.from = (p.from >> 1 & 0x7fff7fff) | 0x80000000;
-        }
-        renormalize(p);
-        // not by a number that is known only when it runs: an array in registers has none
-        TQ_UNROLL
-        for (int i = 0; i < PARTS; ++i) {
-            parts[i] = i == part ? p.from : parts[i];
-        }
+    p = FORBIDDEN*0x00010001 & ~(wrap/2 == l ? 0xffffu << 16*(wrap & 1) : 0u);
+    p = advance_part<true>(p, costs0, costs1, 0, l, history.w[0]);
+    for (int part = 1; part < PARTS; ++part) {
+        p = advance_part<false>(p, costs0, costs1, part, l, h);
+        keep(history, part, h);
     }
     path res   = { { 0, 0 } };
     int  state = wrap;
     TQ_UNROLL
     for (int part = PARTS - 1; part >= 0; --part) {
-        const uint32_t x = at_state(parts[part], state);
-        res.w[part/(PARTS/2)] |= (x >> STEPS) << part%(PARTS/2)*STEPS;
-        state = (int) (x & 0xff);
+        const uint32_t x = history_of(history.w[part], state);
+        add_history(res, part, x);
+        state = state_before(x);
     }
+    add_state(res, wrap);
     return res;
 }
 
@@ -196,14 +163,14 @@ TQ_FN path search(uint32_t costs0, uint32_t costs1, int l) {
 // blocks
 //
 
-// As turbo::values.
+// A block's values as those of turbo-codec-thread.h.
 struct lane_values {
     float y[2];
     float extent;
     int   exponent;
 };
 
-// of a block's values, in the order of turbo::running_sums
+// of a block's values, in the order of running_sums of turbo-codec-thread.h
 TQ_FN float lanes_fold(float x0, float x1, int l) {
     float sum = 0.0f;
     TQ_UNROLL
@@ -242,7 +209,7 @@ TQ_FN lane_values normalize(float x0, float x1, int l) {
     return v;
 }
 
-// As turbo::candidate, and the numbers of this lane's two values.
+// A candidate, with the numbers of this lane's two values.
 struct lane_candidate {
     path     u;
     uint32_t number[2];
@@ -250,7 +217,7 @@ struct lane_candidate {
     float    score;
 };
 
-// as turbo::encode
+// a normalized block at scale i
 template <int K> TQ_FN lane_candidate encode(lane_values v, int i, int l) {
     const float  factor = factor_of<K>(v.extent, i);
     const branch b0     = branch_of<K>(place_of(v.y[0], factor));

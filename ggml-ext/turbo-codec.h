@@ -235,31 +235,9 @@ TQ_TYPE(4)
 #undef TQ_SPECIAL
 
 //
-// encoding: a block at one of the scales. The encoder takes the best of all, the first of several
+// encoding: a block at one of the scales. The encoder takes the best of all, the first of several. turbo-codec-thread.h and
+// turbo-codec-lanes.h do it by one thread and by 32
 //
-
-// The values of a block, at a magnitude at which nothing overflows: x = y * 2^exponent.
-struct values {
-    float y[QK];
-    float extent; // what scales are multiples of; 0: nothing but zeros can be coded
-    int   exponent;
-};
-
-// Eight running sums over a block, value e in sum e%8, folded in halves: the order of additions of every encoder.
-struct running_sums {
-    float at[8];
-};
-
-TQ_FN float fold(running_sums s) {
-    TQ_UNROLL
-    for (int n = 4; n > 0; n /= 2) {
-        TQ_UNROLL
-        for (int i = 0; i < n; ++i) {
-            s.at[i] = add(s.at[i], s.at[i + n]);
-        }
-    }
-    return s.at[0];
-}
 
 // The bits of a finite value's magnitude; NaN and infinity are coded as 0.
 TQ_FN bool is_finite(uint32_t magnitude) {
@@ -282,37 +260,6 @@ TQ_FN float extent_of(float energy, float peak) {
     return add(mul(TQ_EXTENT_RMS, root(mul(energy, 1.0f/QK))), mul(TQ_EXTENT_PEAK, peak));
 }
 
-// y: the block as it is
-TQ_FN void normalize(TQ_THREAD values & v) {
-    uint32_t peak = 0;
-    for (int e = 0; e < QK; ++e) {
-        const uint32_t magnitude = bits_of(v.y[e]) & 0x7fffffff;
-        if (is_finite(magnitude)) {
-            peak = magnitude > peak ? magnitude : peak;
-        } else {
-            v.y[e] = 0.0f;
-        }
-    }
-    v.extent   = 0.0f;
-    v.exponent = 0;
-    if (is_zero(peak)) {
-        return;
-    }
-    v.exponent = exponent_of(peak);
-    const float factor = power(-v.exponent);
-    for (int e = 0; e < QK; ++e) {
-        v.y[e] = mul(v.y[e], factor);
-    }
-    running_sums yy = { { 0, 0, 0, 0, 0, 0, 0, 0 } };
-    for (int e = 0; e < QK; e += 8) {
-        TQ_UNROLL
-        for (int i = 0; i < 8; ++i) {
-            yy.at[i] = add(yy.at[i], mul(v.y[e + i], v.y[e + i]));
-        }
-    }
-    v.extent = extent_of(fold(yy), mul(float_of(peak), factor));
-}
-
 // a value's place on the grid, ties to even; the sum's low bits are the rounded number
 TQ_FN int place_of(float y, float factor) {
     const float limit = TQ_GRID_LEN/2;
@@ -322,146 +269,84 @@ TQ_FN int place_of(float y, float factor) {
     return (int) (bits_of(add(x, limit + 12582912.0f)) & 0xffff);
 }
 
-// Costs of two states in the halves of a word, each at most 255.
+//
+// the search for a path: its states and what leads to them
+//
+// A state's half word has what the best path into it costs, in the high byte, and below what it did since a part of eight
+// steps began: bit t is set where step t came from the upper of its two predecessors. So one instruction finds the better
+// way and takes its history along. The latest step is the highest bit, and among equal costs the least word is the one that
+// came from the lower predecessor at that step.
+//
+// From any state any other is reached in six steps, so that none ever costs more than eight branches after a part of eight
+// steps, when the least cost is subtracted from all.
+//
 
-TQ_FN uint32_t min_costs(uint32_t a, uint32_t b) {
-#if defined(TQ_NVIDIA)
-    return __vminu2(a, b);
-#else
-    const uint32_t below = ((a | 0x80008000) - b) >> 15 & 0x00010001; // b is not above
-    return (b & below*0xffff) | (a & ~(below*0xffff));
-#endif
+enum : int {
+    STEPS   = 8,             // of a part
+    PARTS   = QK/STEPS,      // of a block
+    CONTEXT = TQ_CONTEXT/STEPS, // on each side of the wrap, where the first run goes
+};
+static_assert(TQ_RENORMALIZE == STEPS && TQ_CONTEXT%STEPS == 0, "costs are kept small after each part");
+static_assert(STEPS*TQ_COST_MAX < 256, "costs fit a byte");
+
+// In the first part of the second run one state is allowed alone: the others cost more than any path. Its first six steps
+// need no history, which leaves room for that: costs are to the left of two bits.
+enum : int { FIRST_STEPS = 6 };
+enum : uint32_t { FORBIDDEN = 1024u << (STEPS - FIRST_STEPS) };
+
+// What step t adds for the upper predecessor, to both halves; FIRST: in that part.
+template <bool FIRST> TQ_FN uint32_t upper_bit(int t) {
+    return (FIRST ? t < FIRST_STEPS ? 0u : 1u << (t - FIRST_STEPS) : 1u << t)*0x00010001;
 }
 
-// min(a + b, c)
+// min(a + b, c) of halves
 TQ_FN uint32_t add_min(uint32_t a, uint32_t b, uint32_t c) {
 #if defined(TQ_NVIDIA)
     return __viaddmin_u16x2(a, b, c);
 #else
-    return min_costs(a + b, c);
+    const uint32_t sum   = a + b;
+    const uint32_t lower = (sum & 0xffff) < (c & 0xffff) ? sum : c;
+    const uint32_t upper = (sum >> 16)    < (c >> 16)    ? sum : c;
+    return (lower & 0xffff) | (upper & 0xffff0000);
 #endif
 }
 
-// What the better of two ways costs. The second one is better only if it is below the first: a tie is the first's.
-struct better_way {
-    uint32_t cost;
-    uint32_t first; // costs of the first
-};
-
-TQ_FN better_way choose(uint32_t from0, uint32_t branch0, uint32_t from1, uint32_t branch1) {
-    const uint32_t first = add_min(from0, branch0, 0x00ff00ff);
-    return { add_min(from1, branch1, first), first };
-}
-
-// one: in the bit above a cost, 0x0100, or the highest, 0x8000, of each half. It is left where the first way was taken
-TQ_FN uint32_t is_first(better_way way, uint32_t one) {
-    return way.cost - way.first + one;
-}
-
-// bytes 1 and 3 of x, then of y
-TQ_FN uint32_t odd_bytes(uint32_t x, uint32_t y) {
+TQ_FN uint32_t min_halves(uint32_t a, uint32_t b) {
 #if defined(TQ_NVIDIA)
-    return __byte_perm(x, y, 0x7531);
+    return __vminu2(a, b);
 #else
-    return (x >> 8 & 0xff) | (x >> 24) << 8 | (y >> 8 & 0xff) << 16 | (y & 0xff000000);
+    return add_min(a, 0, b);
 #endif
 }
 
-// the low halves of x and y
-TQ_FN uint32_t low_halves(uint32_t x, uint32_t y) {
-#if defined(TQ_NVIDIA)
-    return __byte_perm(x, y, 0x5410);
+// Byte i of the result is byte SELECTOR >> 4 i of x (0 to 3) or of y (4 to 7).
+template <uint32_t SELECTOR> TQ_FN uint32_t permute(uint32_t x, uint32_t y) {
+#if defined(TQ_CUDA)
+    return __byte_perm(x, y, SELECTOR);
 #else
-    return (x & 0xffff) | y << 16;
-#endif
-}
-
-TQ_FN uint32_t high_halves(uint32_t x, uint32_t y) {
-#if defined(TQ_NVIDIA)
-    return __byte_perm(x, y, 0x7632);
-#else
-    return x >> 16 | (y & 0xffff0000);
-#endif
-}
-
-// what the best paths into all states cost: word r has states 2 r and 2 r + 1
-struct path_costs {
-    uint32_t w[32];
-};
-
-// A bit for each state: the best path into it comes from the lower of its two predecessors. For states that are even
-// and odd; byte i has those of states 8 b + 2 i, from the highest bit on.
-struct decision {
-    uint32_t even;
-    uint32_t odd;
-};
-
-TQ_FN int predecessor(decision d, int state) {
-    const int at    = (state >> 1 & 3) << 3 | (7 - (state >> 3));
-    const int lower = (int) ((state & 1 ? d.odd : d.even) >> at & 1);
-    return state >> 1 | (lower ^ 1) << 5;
-}
-
-TQ_FN decision advance(TQ_THREAD path_costs & cost, uint32_t branch_costs) {
-    // of states 2 r, 2 r + 1 with path bit 0, where subset bit 0 of both is clear and where it is set; then path bit 1
-    const uint32_t straight[2] = { branch_costs & 0x00ff00ff, branch_costs >> 8 & 0x00ff00ff };
-    const uint32_t crossed [2] = { straight[0] >> 16 | straight[0] << 16, straight[1] >> 16 | straight[1] << 16 };
-
-    path_costs next;
-    decision   res = { 0, 0 };
+    uint32_t res = 0;
     TQ_UNROLL
-    for (int b = 0; b < 8; ++b) {
-        uint32_t even[2];
-        uint32_t odd [2];
-        TQ_UNROLL
-        for (int i = 0; i < 2; ++i) {
-            const int      r  = 2*b + i;
-            const int      z0 = (r ^ r >> 2) & 1;
-            const uint32_t from0 = cost.w[r];
-            const uint32_t from1 = cost.w[r + 16];
-
-            const better_way w0 = choose(from0, straight[z0], from1, crossed [z0]);
-            const better_way w1 = choose(from0, crossed [z0], from1, straight[z0]);
-            even[i] = is_first(w0, 0x01000100);
-            odd [i] = is_first(w1, 0x01000100);
-            next.w[2*r]     = low_halves (w0.cost, w1.cost);
-            next.w[2*r + 1] = high_halves(w0.cost, w1.cost);
-        }
-        res.even = 2*res.even + odd_bytes(even[0], even[1]);
-        res.odd  = 2*res.odd  + odd_bytes(odd [0], odd [1]);
+    for (int i = 0; i < 4; ++i) {
+        const uint32_t at = SELECTOR >> 4*i & 7;
+        res |= ((at < 4 ? x : y) >> 8*(at & 3) & 0xff) << 8*i;
     }
-    cost = next;
     return res;
+#endif
 }
 
-TQ_FN uint32_t least_cost(TQ_THREAD const path_costs & cost) {
-    uint32_t m = cost.w[0];
-    TQ_UNROLL
-    for (int r = 1; r < 32; ++r) {
-        m = min_costs(m, cost.w[r]);
-    }
-    return (m & 0xffff) < m >> 16 ? m & 0xffff : m >> 16;
-}
-
-// so that costs stay small
-TQ_FN void renormalize(TQ_THREAD path_costs & cost) {
-    const uint32_t least = least_cost(cost)*0x00010001;
-    TQ_UNROLL
-    for (int r = 0; r < 32; ++r) {
-        cost.w[r] -= least;
-    }
-}
-
-// the lowest state of the least cost
-TQ_FN int best_state(TQ_THREAD const path_costs & cost) {
-    const uint32_t least = least_cost(cost);
+// The state that a path was in before a part, by its history: of the bits of six values the oldest is the highest.
+TQ_FN int state_before(uint32_t history) {
+#if defined(__METAL_VERSION__)
+    return (int) (metal::reverse_bits(history) >> 26);
+#elif defined(TQ_CUDA)
+    return (int) (__brev(history) >> 26);
+#else
     int res = 0;
-    TQ_UNROLL
-    for (int r = 31; r >= 0; --r) {
-        res = cost.w[r] >> 16       == least ? 2*r + 1 : res;
-        res = (cost.w[r] & 0xffff) == least ? 2*r     : res;
+    for (int i = 0; i < 6; ++i) {
+        res |= (int) (history >> i & 1) << (5 - i);
     }
     return res;
+#endif
 }
 
 // the path bits of a block: word h has those of values 32 h to 32 h + 31
@@ -469,60 +354,22 @@ struct path {
     uint32_t w[2];
 };
 
-// A block's code at one scale.
-struct candidate {
-    path  u;
-    float scale; // least squares
-    float score; // energy that the code explains; 0: none
-};
-
-// The tail-biting path of v at a scale, and how well it fits. factor: grid steps of y = 1.
-//
-// A free run over the values on both sides of the wrap finds the state there; a second run starts and ends in it.
-template <int K> TQ_FN candidate search(TQ_THREAD const values & v, float factor) {
-    decision   decisions[QK];
-    path_costs cost;
-
-    TQ_UNROLL
-    for (int r = 0; r < 32; ++r) {
-        cost.w[r] = 0;
+// Adds what a path did in a part to it: history bit t is the path's bit of value 8 part - 6 + t. Before value 0 that is known.
+TQ_FN void add_history(TQ_THREAD path & u, int part, uint32_t history) {
+    const int at = STEPS*part - 6;
+    if (at < 0) {
+        u.w[0] |= history >> 6;
+    } else if (at < 32) {
+        u.w[0] |= history << at;
+        u.w[1] |= at > 24 ? history >> (32 - at) : 0;
+    } else {
+        u.w[1] |= history << (at - 32);
     }
-    for (int i = 0; i < 2*TQ_CONTEXT; ++i) {
-        const int e = (QK - TQ_CONTEXT + i)%QK;
-        decisions[e] = advance(cost, branch_of<K>(place_of(v.y[e], factor)).costs);
-        if (i%TQ_RENORMALIZE == TQ_RENORMALIZE - 1) {
-            renormalize(cost);
-        }
-    }
-    int wrap = best_state(cost);
-    for (int e = TQ_CONTEXT - 1; e >= 0; --e) {
-        wrap = predecessor(decisions[e], wrap);
-    }
-
-    TQ_UNROLL
-    for (int r = 0; r < 32; ++r) {
-        cost.w[r] = 0x00ff00ff & ~(wrap >> 1 == r ? 0xffffu << 16*(wrap & 1) : 0u);
-    }
-    for (int e = 0; e < QK; ++e) {
-        decisions[e] = advance(cost, branch_of<K>(place_of(v.y[e], factor)).costs);
-        if (e%TQ_RENORMALIZE == TQ_RENORMALIZE - 1) {
-            renormalize(cost);
-        }
-    }
-    candidate res = {};
-    int state = wrap;
-    for (int e = QK - 1; e >= 0; --e) {
-        const uint32_t bit = (uint32_t) (state & 1) << (e & 31);
-        res.u.w[0] |= e < 32 ? bit : 0;
-        res.u.w[1] |= e < 32 ? 0 : bit;
-        state = predecessor(decisions[e], state);
-    }
-    return res;
 }
 
-// the number of value e on a path
-template <int K> TQ_FN int number_on(planes<2> subsets, TQ_THREAD const values & v, float factor, int e) {
-    return (int) (branch_of<K>(place_of(v.y[e], factor)).numbers >> 8*number_at(subsets, e) & 0xff);
+// And the state that it ends in: bits of the last six values, the last one lowest.
+TQ_FN void add_state(TQ_THREAD path & u, int state) {
+    u.w[1] |= (uint32_t) state_before((uint32_t) state) << 26;
 }
 
 // z0 and z1 of a path
@@ -535,64 +382,12 @@ template <int K> TQ_FN float factor_of(float extent, int i) {
     return div(TQ_GRID_STEPS, mul(extent, scale_of<K>(i)));
 }
 
-// A normalized block at scale i of TQ_SCALES; its extent is not 0.
-template <int K> TQ_FN candidate encode(TQ_THREAD const values & v, int i) {
-    const float factor = factor_of<K>(v.extent, i);
-    candidate res = search<K>(v, factor);
-
-    const planes<2> z = subsets(res.u);
-    running_sums yc = { { 0, 0, 0, 0, 0, 0, 0, 0 } };
-    int cc = 0;
-    for (int e = 0; e < QK; e += 8) {
-        TQ_UNROLL
-        for (int i = 0; i < 8; ++i) {
-            const int level = level_of<K>(number_on<K>(z, v, factor, e + i));
-            yc.at[i] = add(yc.at[i], mul(v.y[e + i], (float) level));
-            cc += level*level;
-        }
-    }
-    const float xc = fold(yc);
-    res.scale = div(xc, (float) cc);
-    res.score = xc > 0.0f ? mul(xc, res.scale) : 0.0f;
-    return res;
-}
-
 // f16's bits of the least-squares scale of a block that was divided by 2^exponent
 TQ_FN uint16_t scale_bits(float scale, int exponent) {
     // in two exact steps: 2^exponent alone may be out of range
     const int first = exponent/2;
     scale = mul(mul(scale, power(first)), power(exponent - first));
     return half_of(scale < 65504.0f ? scale : 65504.0f);
-}
-
-// What a block's bytes hold.
-template <int K> struct block {
-    uint16_t  scale; // f16
-    planes<K> index; // the path, then the index, low bit first
-};
-
-// The block of the best candidate, which is of scale i; all zeros if its scale rounds to 0.
-template <int K> TQ_FN block<K> make_block(TQ_THREAD const values & v, candidate best, int i) {
-    block<K> res = {};
-    res.scale = scale_bits(best.scale, v.exponent);
-    if (res.scale == 0) {
-        return res;
-    }
-
-    const float     factor = factor_of<K>(v.extent, i);
-    const planes<2> z      = subsets(best.u);
-    TQ_UNROLL
-    for (int h = 0; h < 2; ++h) {
-        res.index.w[0][h] = best.u.w[h];
-        for (int b = 0; b < 32; ++b) {
-            const uint32_t number = (uint32_t) number_on<K>(z, v, factor, 32*h + b);
-            TQ_UNROLL
-            for (int k = 1; k < K; ++k) {
-                res.index.w[k][h] |= (number >> (k + 1) & 1) << b;
-            }
-        }
-    }
-    return res;
 }
 
 } // namespace turbo

@@ -81,8 +81,10 @@ fn another_level_is_noticed() {
     let tables = std::fs::read_to_string(root().join(tables::PATH)).expect("the header");
     let tables = tables.replace("-54, -47,", "-54, -46,");
     std::fs::write(dir.path().join("turbo-tables.h"), tables).expect("writing");
-    std::fs::copy(root().join("ggml-ext/turbo-codec.h"), dir.path().join("turbo-codec.h"))
-        .expect("writing");
+    for header in ["turbo-codec.h", "turbo-codec-thread.h"] {
+        std::fs::copy(root().join("ggml-ext").join(header), dir.path().join(header))
+            .expect("writing");
+    }
     let program =
         compile("device-codec-mutated", &["codec.cpp"], &[dir.path()], &[]).expect("the codec");
     assert_eq!(decodes::<3>(&program), Ok(()));

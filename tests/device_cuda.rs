@@ -110,6 +110,70 @@ fn keys_are_set_without_their_anchors() {
     sets_anchored::<4>();
 }
 
+/// As tests/device/cuda/rows.cpp makes them, for value i of a row of eight blocks.
+fn scale(i: usize) -> f32 {
+    0.5 + (i * 7 % 13) as f32 / 8.0
+}
+
+/// By a Hadamard matrix, in the order of upstream's additions: neighbours first.
+fn rotate(x: &mut [f32], n: usize) {
+    for x in x.chunks_exact_mut(n) {
+        for x in &mut *x {
+            *x *= 1.0 / (n as f32).sqrt();
+        }
+        for half in (0..n.ilog2()).map(|bit| 1 << bit) {
+            for i in (0..n).filter(|i| i & half == 0) {
+                (x[i], x[i + half]) = (x[i] + x[i + half], x[i] - x[i + half]);
+            }
+        }
+    }
+}
+
+/// The blocks of rows of eight, backwards.
+fn encoded_backwards<const K: usize>(rows: &[[f32; 8 * QK]]) -> Vec<u8> {
+    let blocks: Vec<[f32; QK]> =
+        rows.iter().rev().flat_map(|row| row.as_chunks::<QK>().0).copied().collect();
+    bytes_of_blocks(&expected::<K>(&blocks))
+}
+
+fn rotates<const K: usize>() {
+    let blocks = even_rows(88);
+    let rows: Vec<[f32; 8 * QK]> = blocks.as_flattened().as_chunks::<{ 8 * QK }>().0.to_vec();
+    assert_eq!(rows.len(), 11); // of 88 blocks, which are no multiple of those of 128 threads
+    let mut values = rows.clone();
+    for row in &mut values {
+        rotate(row, 64);
+    }
+    let values = encoded_backwards::<4>(&values);
+    for rotated in [64, 128, 256, 512] {
+        let mut keys = rows.clone();
+        for (token, row) in keys.iter_mut().enumerate() {
+            for (i, x) in row.iter_mut().enumerate() {
+                *x *= scale(i);
+            }
+            rotate(row, rotated);
+            for (i, x) in row.iter_mut().enumerate() {
+                *x -= ((i * (token % 3 + 1) % 37) as f32 - 18.0) / 8.0;
+            }
+        }
+        let keys = encoded_backwards::<K>(&keys);
+        for (what, then) in
+            [("rotate", &[][..]), ("rotate-by-warps", &[]), ("rotate-both", &values)]
+        {
+            let arguments = [what, &K.to_string(), "88", &rotated.to_string()];
+            let bytes = run(rows_program(), &arguments, bytes_of_rows(&blocks));
+            assert!(bytes == [&keys, then].concat(), "{what} by {rotated}, turbo{K}");
+        }
+    }
+}
+
+#[test]
+fn keys_and_values_are_scaled_and_rotated_on_the_way() {
+    rotates::<2>();
+    rotates::<3>();
+    rotates::<4>();
+}
+
 /// `change`: of a value, with its block's number and its place there.
 fn decodes<const K: usize>(
     what: &str,

@@ -59,18 +59,20 @@ TQ_FN const uint16_t * anchor_of(const anchor_view & anchors, int64_t cell, int6
 }
 
 // kv: [d, n_kv, n_head, n_batch], d % 32 == 0; dst: the same without gaps. A thread for 32 values, those of a cell's
-// heads next to each other, as they lie in a cache.
+// heads next to each other, as they lie in a cache. In 32 bits, since a division of 64 takes as long as eight values.
 template <typename T> static __global__ void
-expand_kernel(const view kv, const anchor_view anchors, half * dst, const int64_t n_threads) {
-    const int64_t thread = (int64_t) blockIdx.x*blockDim.x + threadIdx.x;
+expand_kernel(const view kv, const anchor_view anchors, half * dst, const uint32_t n_threads) {
+    const uint32_t thread = blockIdx.x*blockDim.x + threadIdx.x;
     if (thread >= n_threads) {
         return;
     }
-    const int64_t per_row = kv.ne[0]/32;
+    const uint32_t per_row = (uint32_t) kv.ne[0]/32;
+    const uint32_t n_heads = (uint32_t) kv.ne[2];
+    const uint32_t n_cells = (uint32_t) kv.ne[1];
     const int64_t c     = thread%per_row;
-    const int64_t head  = thread/per_row%kv.ne[2];
-    const int64_t cell  = thread/per_row/kv.ne[2]%kv.ne[1];
-    const int64_t batch = thread/per_row/kv.ne[2]/kv.ne[1];
+    const int64_t head  = thread/per_row%n_heads;
+    const int64_t cell  = thread/per_row/n_heads%n_cells;
+    const int64_t batch = thread/per_row/n_heads/n_cells;
 
     float x[32];
     T::read(kv.data + cell*kv.nb[1] + head*kv.nb[2] + batch*kv.nb[3], c, [&](int i, float value) { x[i] = value; });

@@ -4,7 +4,9 @@
 #pragma once
 
 #include "turbo-codec-lanes.h"
+#include "turbo-codec-thread.h"
 #include "turbo-levels.cuh"
+#include "turbo-rotate.cuh"
 
 namespace turbo {
 
@@ -29,13 +31,35 @@ TQ_FN void store_word(char * p, uint32_t x) {
 // encoders: which block of 64 values a thread works on, and its work
 //
 
+// Values of as many blocks as a block of threads encodes, each block's in other banks.
+template <typename encoder> struct shared_values {
+    float at[encoder::BLOCKS][QK + 1];
+};
+
 // Four threads next to each other: the search of 160 steps over 64 states in a thread's registers; what the threads share
-// are the values, which the first of them to read brings into the cache. The least work.
+// are the values. The least work.
 struct encode_by_threads {
     static constexpr int N_THREADS = TQ_SCALES;
+    static constexpr int BLOCKS    = 128/N_THREADS; // of 128 threads
 
     static __device__ __forceinline__ int64_t block() {
         return ((int64_t) blockIdx.x*blockDim.x + threadIdx.x)/N_THREADS;
+    }
+
+    // The values of a warp's blocks, as r makes them of those before, to `shared`.
+    static __device__ __forceinline__ void rotate_values(const rotation & r, int64_t n_blocks, shared_values<encode_by_threads> & shared) {
+        constexpr int BLOCKS_EACH = LANES/N_THREADS;
+        const int     at    = (int) threadIdx.x/LANES*BLOCKS_EACH;
+        const int64_t first = ((int64_t) blockIdx.x*BLOCKS + at)*QK;
+        for (int i = 0; i < BLOCKS_EACH*QK && first + i < n_blocks*QK; i += r.n) {
+            rotate_at(r, first + i, [&](int j, float value) { shared.at[at + (i + j)/QK][(i + j)%QK] = value; });
+        }
+        ggml_cuda_syncwarp();
+    }
+
+    // this thread's block in `shared`
+    static __device__ __forceinline__ int place() {
+        return (int) threadIdx.x/N_THREADS;
     }
 
     // The best of four candidates, to each of the threads: the first of several.
@@ -53,26 +77,22 @@ struct encode_by_threads {
         return best;
     }
 
-    // x(e) is value e. All threads of the warp are here, those without a block with is_there = false.
-    template <int K, typename F> static __device__ __forceinline__ void encode_block(const F & x, char * dst, bool is_there) {
+    // x(e) is value e, which may be in `shared`. All threads of the warp are here, those without a block with is_there = false.
+    template <int K, typename F> static __device__ __forceinline__ void
+    encode_block(const F & x, char * dst, bool is_there, shared_values<encode_by_threads> & shared) {
         const int i = (int) threadIdx.x%N_THREADS;
-        values v;
-        for (int e = 0; e < QK; ++e) {
-            v.y[e] = is_there ? x(e) : 0.0f;
-        }
-        normalize(v);
-
-        candidate c = {};
+        const values v = normalize<N_THREADS>(
+            [&](int e) { return is_there ? x(e) : 0.0f; }, [](auto z, int offset) { return shuffle_xor(z, offset); },
+            i, shared.at[place()]);
+        ggml_cuda_syncwarp();
+        candidate<K> c = {};
         if (v.extent > 0.0f) {
             c = encode<K>(v, i);
         }
         if (best_of(c.score, i) != i || !is_there) {
             return;
         }
-        turbo::block<K> b = {};
-        if (c.score > 0.0f) {
-            b = make_block<K>(v, c, i);
-        }
+        const turbo::block<K> b = make_block<K>(v, c);
         *(uint16_t *) dst = b.scale;
 #pragma unroll
         for (int k = 0; k < K; ++k) {
@@ -85,12 +105,31 @@ struct encode_by_threads {
 // Four warps, which are a block of threads: the soonest.
 struct encode_by_warps {
     static constexpr int N_THREADS = TQ_SCALES*LANES;
+    static constexpr int BLOCKS    = 1;
 
     static __device__ __forceinline__ int64_t block() {
         return blockIdx.x;
     }
 
-    template <int K, typename F> static __device__ __forceinline__ void encode_block(const F & x, char * dst, bool is_there) {
+    // One warp does all that the block is rotated with.
+    static __device__ __forceinline__ void rotate_values(const rotation & r, int64_t n_blocks, shared_values<encode_by_warps> & shared) {
+        if (block() < n_blocks && threadIdx.x < LANES) {
+            const int at = (int) (block()*QK%r.n);
+            rotate_at(r, block()*QK - at, [&](int j, float value) {
+                if (j/QK == at/QK) {
+                    shared.at[0][j%QK] = value;
+                }
+            });
+        }
+        __syncthreads();
+    }
+
+    static __device__ __forceinline__ int place() {
+        return 0;
+    }
+
+    template <int K, typename F> static __device__ __forceinline__ void
+    encode_block(const F & x, char * dst, bool is_there, shared_values<encode_by_warps> &) {
         if (!is_there) {
             return; // nor is any other thread
         }
@@ -150,27 +189,16 @@ template <int K, typename F> TQ_FN void decode_half(const char * src, int h, con
     }
 }
 
-// A tensor of four dimensions; strides in bytes.
-struct view {
-    char *  data;
-    int64_t ne[4];
-    int64_t nb[4];
-
-    // where value i of dimension 0 of a row is, rows numbered through dimensions 1 to 3
-    __device__ __forceinline__ char * row(int64_t r) const {
-        return data + r%ne[1]*nb[1] + r/ne[1]%ne[2]*nb[2] + r/ne[1]/ne[2]*nb[3];
-    }
-};
-
 // Rows of floats to the rows of dst that ids names. Row i is measured from row anchor_ids[i] of anchors, which are
-// halves, if there are any.
+// halves, if there are any. Where they are rotated first, src has their shape alone.
 struct rows_to_set {
-    view    src;
-    view    ids;
-    view    dst;
-    view    anchors;
-    view    anchor_ids;
-    int64_t n_blocks;
+    view     src;
+    view     ids;
+    view     dst;
+    view     anchors;
+    view     anchor_ids;
+    int64_t  n_blocks;
+    rotation before;
 };
 
 template <typename encoder, int K, typename src_t, typename id_t> static __device__ __forceinline__ void set_block(const rows_to_set & rows) {
@@ -193,10 +221,16 @@ template <typename encoder, int K, typename src_t, typename id_t> static __devic
         const int32_t anchor = *(const int32_t *) (rows.anchor_ids.data + i1*rows.anchor_ids.nb[0]);
         m = (const uint16_t *) (rows.anchors.data + anchor*rows.anchors.nb[1]) + b%per_row*QK;
     }
+    __shared__ shared_values<encoder> shared;
+    if (rows.before.n) {
+        encoder::rotate_values(rows.before, rows.n_blocks, shared);
+        x = nullptr;
+    }
+    const float * rotated = shared.at[encoder::place()];
     encoder::template encode_block<K>([&](int e) {
-        const float value = (float) x[e];
+        const float value = x ? (float) x[e] : rotated[e];
         return m ? value - float_of_half(m[e]) : value;
-    }, y, there);
+    }, y, there, shared);
 }
 
 // GGML_OP_SET_ROWS
@@ -225,7 +259,8 @@ encode_kernel(const view src, const view dst, const int64_t n_blocks) {
     const int64_t s = src.ne[0]/QK;
     const int64_t d = dst.ne[0]/QK;
     const src_t * x = (const src_t *) src.row(b/s) + b%s*QK;
-    encoder::template encode_block<K>([&](int e) { return (float) x[e]; }, dst.row(b/d) + b%d*block_bytes<K>, there);
+    __shared__ shared_values<encoder> shared;
+    encoder::template encode_block<K>([&](int e) { return (float) x[e]; }, dst.row(b/d) + b%d*block_bytes<K>, there, shared);
 }
 
 TQ_FN void put(float * dst, float x) { *dst = x; }

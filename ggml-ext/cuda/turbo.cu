@@ -51,8 +51,8 @@ template <typename F> static void with_bits(ggml_type type, const F & f) {
 //
 
 // Up to so many blocks for each multiprocessor four warps encode a block sooner than four threads: by the budget of
-// docs/cuda.md, 8,000 clocks and at most a block in 3,200, against 50,000 for all.
-static constexpr int64_t BLOCKS_BY_WARPS = 16;
+// docs/cuda.md, 7,000 clocks and at most a block in 1,900, against 25,000 for all.
+static constexpr int64_t BLOCKS_BY_WARPS = 12;
 
 static bool are_few_blocks(int device, int64_t n_blocks) {
     return n_blocks <= BLOCKS_BY_WARPS*ggml_cuda_info().devices[device].nsm;
@@ -173,7 +173,8 @@ static void copy(ggml_backend_cuda_context & ctx, const ggml_tensor * src, const
 //
 
 static void expand(cudaStream_t stream, const ggml_tensor * kv, const turbo::anchor_view & anchors, void * dst) {
-    const int64_t n_threads = ggml_nelements(kv)/32;
+    GGML_ASSERT(ggml_nelements(kv)/32 <= INT32_MAX); // what there is room for as f16 is less
+    const uint32_t n_threads = (uint32_t) (ggml_nelements(kv)/32);
     const auto start = [&](auto type) {
         turbo::expand_kernel<decltype(type)>
             <<<grid_of(n_threads), N_THREADS, 0, stream>>>(view_of(kv), anchors, (half *) dst, n_threads);

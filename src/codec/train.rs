@@ -6,7 +6,7 @@
 //! the grid that decodes. Deterministic: same seed, same tables.
 
 use super::block::QK;
-use super::encode::{SCALES, Tables, cost_unit, encode_with, search};
+use super::encode::{SCALES, Tables, encode_with, search};
 use super::rng::SplitMix64;
 use super::trellis;
 
@@ -40,6 +40,11 @@ impl Effort {
 /// Half the range of the scales tried, as a logarithm. Wider ranges lose at the middle what they
 /// gain at the ends: 0.10 to 0.16 differ by 1%.
 const RANGE: f64 = 0.13;
+
+/// Costs of branches while levels are trained, for K = 2, 3, 4: finer than the encoder's
+/// ([`super::encode::cost_unit`]), whose costs may change where the levels, which are format, may not.
+const COST_UNITS: [i32; 3] = [84, 18, 4];
+const MAX_COST: i32 = 60;
 
 /// Trains the tables of turbo`K`.
 pub fn train<const K: usize>(seed: u64, effort: Effort) -> Trained {
@@ -109,7 +114,7 @@ impl State {
     }
 
     fn tables(&self, k: usize) -> Tables {
-        Tables::new(&self.rounded(), self.scales(), cost_unit(k))
+        Tables::with_costs(&self.rounded(), self.scales(), COST_UNITS[k - 2], MAX_COST)
     }
 
     /// Moves every level by how far its centroid lies from where it was used.
@@ -194,6 +199,7 @@ fn gaussian_cdf(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::encode::cost_unit;
 
     #[test]
     fn quantiles_invert_the_distribution() {

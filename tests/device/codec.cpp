@@ -4,7 +4,7 @@
 //
 // decode: blocks to floats, value by value. fields: the same by nibbles, as kernels do. encode: floats to blocks.
 
-#include "turbo-codec.h"
+#include "turbo-codec-thread.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -43,21 +43,16 @@ template <int K> static void fields(const unsigned char * bytes, float * x) {
 }
 
 template <int K> static void encode(const float * x, unsigned char * bytes) {
-    values v;
-    memcpy(v.y, x, sizeof(v.y));
-    normalize(v);
+    float y[QK];
+    const values v = normalize<1>([&](int e) { return x[e]; }, [](auto z, int) { return z; }, 0, y);
     block<K> b = {};
     if (v.extent > 0.0f) {
-        candidate best = {};
-        int       at   = 0;
+        candidate<K> best = {};
         for (int i = 0; i < TQ_SCALES; ++i) {
-            const candidate c = encode<K>(v, i);
-            if (c.score > best.score) {
-                best = c;
-                at   = i;
-            }
+            const candidate<K> c = encode<K>(v, i);
+            best = c.score > best.score ? c : best;
         }
-        b = make_block<K>(v, best, at);
+        b = make_block<K>(v, best);
     }
     memcpy(bytes, &b.scale, 2);
     memcpy(bytes + 2, &b.index, 8*K);

@@ -120,7 +120,8 @@ fn unequal_channels_gain_by_half() {
 
 #[test]
 fn equal_channels_gain_nothing() {
-    for head in Data::new(320, 48, 2).fit().unwrap() {
+    // Of 48 queries chance alone may seem to gain a fifth.
+    for head in Data::new(320, 192, 2).fit().unwrap() {
         assert!(head.error_with <= head.error_without, "{head:?}");
         assert!(head.error_with > 0.9 * head.error_without, "{head:?}");
         assert!(head.scale.iter().all(|s| (0.8..1.25).contains(s)), "{head:?}");

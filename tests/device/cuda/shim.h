@@ -169,6 +169,14 @@ static inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selecto
     return res;
 }
 
+static inline uint32_t __brev(uint32_t x) {
+    uint32_t res = 0;
+    for (int i = 0; i < 32; ++i) {
+        res |= (x >> i & 1) << (31 - i);
+    }
+    return res;
+}
+
 struct float2 {
     float x, y;
 };
