@@ -69,13 +69,36 @@ template <typename F> static void with_encoder(int device, int64_t n_blocks, con
 
 static turbo::rows_to_set rows_of(const ggml_turbo_write & write) {
     turbo::rows_to_set rows = {};
-    rows.src        = view_of(write.rows);
+    rows.src        = view_of(write.n_rotated ? write.set_rows->src[0] : write.rows);
     rows.ids        = view_of(write.set_rows->src[1]);
     rows.dst        = view_of(write.set_rows);
     rows.anchors    = view_of(write.anchors);
     rows.anchor_ids = view_of(write.anchor_ids);
-    rows.n_blocks   = ggml_nelements(write.rows)/turbo::QK;
+    rows.n_blocks   = ggml_nelements(write.set_rows->src[0])/turbo::QK;
+    if (write.n_rotated) {
+        const ggml_tensor * src = write.rows;
+        turbo::rotation & before = rows.before;
+        before.n      = write.n_rotated;
+        before.factor = 1/sqrtf((float) before.n); // as fwht.cu has it
+        before.src    = view_of(src);
+        before.scale  = view_of(write.scale);
+        // [d, 1, n_heads, n_tokens] as [d, n_heads, n_tokens], and contiguous rows as those of one head
+        const bool has_heads = write.scale != nullptr;
+        const int64_t n_values = has_heads ? src->ne[0] : write.set_rows->src[0]->ne[0];
+        before.src.ne[0] = n_values;
+        before.src.ne[1] = has_heads ? src->ne[2] : 1;
+        before.src.ne[2] = has_heads ? src->ne[3] : write.set_rows->src[0]->ne[1];
+        before.src.nb[1] = has_heads ? (int64_t) src->nb[2] : n_values*(int64_t) sizeof(float);
+        before.src.nb[2] = has_heads ? (int64_t) src->nb[3] : n_values*(int64_t) sizeof(float);
+    }
     return rows;
+}
+
+static ggml_turbo_write plain_write(ggml_tensor * set_rows) {
+    ggml_turbo_write write = {};
+    write.rows     = set_rows->src[0];
+    write.set_rows = set_rows;
+    return write;
 }
 
 static void set_rows(ggml_backend_cuda_context & ctx, const ggml_turbo_write & write) {
@@ -344,7 +367,7 @@ bool ggml_cuda_turbo_supports_op(int device, const ggml_tensor * op) {
 
 void ggml_cuda_turbo_compute(ggml_backend_cuda_context & ctx, ggml_tensor * op) {
     switch (op->op) {
-        case GGML_OP_SET_ROWS:       set_rows(ctx, { op->src[0], nullptr, nullptr, op }); break;
+        case GGML_OP_SET_ROWS:       set_rows(ctx, plain_write(op));                   break;
         case GGML_OP_GET_ROWS:       get_rows(ctx.stream(), op);                          break;
         case GGML_OP_CPY:            copy(ctx, op->src[0], op->src[1]);                   break;
         case GGML_OP_DUP:
@@ -353,6 +376,10 @@ void ggml_cuda_turbo_compute(ggml_backend_cuda_context & ctx, ggml_tensor * op) 
         default: GGML_ABORT("%s on turbo types", ggml_op_desc(op));
     }
     CUDA_CHECK(cudaGetLastError());
+}
+
+void ggml_cuda_turbo_order(ggml_cgraph * graph) {
+    ggml_turbo_bring_rotations(graph);
 }
 
 int ggml_cuda_turbo_try_fuse(ggml_backend_cuda_context & ctx, const ggml_cgraph * graph, int i) {

@@ -12,6 +12,9 @@ bool ggml_cuda_turbo_is_ours(const ggml_tensor * op);
 bool ggml_cuda_turbo_supports_op(int device, const ggml_tensor * op);
 void ggml_cuda_turbo_compute    (ggml_backend_cuda_context & ctx, ggml_tensor * op);
 
+// Orders the nodes so that what can be run as one is next to each other; before memory is given to them.
+void ggml_cuda_turbo_order(ggml_cgraph * graph);
+
 // Runs node i of the graph and some behind it in one kernel. Returns how many behind it; 0: none, nor has node i run
 int ggml_cuda_turbo_try_fuse(ggml_backend_cuda_context & ctx, const ggml_cgraph * graph, int i);
 
