@@ -5,6 +5,8 @@
 
 #[path = "device/data.rs"]
 mod data;
+#[path = "device/hadamard.rs"]
+mod hadamard;
 #[path = "device/host.rs"]
 mod host;
 
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use data::{any_blocks, backwards, bytes_of_blocks, bytes_of_rows, rows};
+use hadamard::rotate;
 use half::f16;
 use host::{compile, floats, run};
 use llama_turboquant::codec::encode::encode;
@@ -113,20 +116,6 @@ fn keys_are_set_without_their_anchors() {
 /// As tests/device/cuda/rows.cpp makes them, for value i of a row of eight blocks.
 fn scale(i: usize) -> f32 {
     0.5 + (i * 7 % 13) as f32 / 8.0
-}
-
-/// By a Hadamard matrix, in the order of upstream's additions: neighbours first.
-fn rotate(x: &mut [f32], n: usize) {
-    for x in x.chunks_exact_mut(n) {
-        for x in &mut *x {
-            *x *= 1.0 / (n as f32).sqrt();
-        }
-        for half in (0..n.ilog2()).map(|bit| 1 << bit) {
-            for i in (0..n).filter(|i| i & half == 0) {
-                (x[i], x[i + half]) = (x[i] + x[i + half], x[i] - x[i + half]);
-            }
-        }
-    }
 }
 
 /// The blocks of rows of eight, backwards.

@@ -10,6 +10,8 @@ mod attention;
 mod case;
 #[path = "support/coverage.rs"]
 mod coverage;
+#[path = "device/hadamard.rs"]
+mod hadamard;
 #[path = "device/host.rs"]
 mod host;
 #[allow(dead_code, reason = "tests/attention.rs uses the rest")]
@@ -21,6 +23,7 @@ use std::sync::Mutex;
 
 use case::{Case, Data, Ids, Mask};
 use coverage::{DEVICE_ATTENTION_HEAD_DIMS as HEAD_DIMS, DEVICE_ATTENTION_TYPES as TYPES};
+use hadamard::rotate;
 use host::{compile, floats, run};
 use llama_turboquant::attention::KvType;
 use llama_turboquant::codec::TurboType::{Turbo2, Turbo4};
@@ -175,6 +178,40 @@ fn scales_that_are_not_finite() {
 fn every_kind_of_ids() {
     for ids in [Ids::One, Ids::Runs, Ids::Scattered] {
         check(Case { ids, tokens: 3, ..TURBO }, 2);
+    }
+}
+
+/// Queries that are scaled and rotated as they are loaded, and a result that is rotated as it is put together: the bits of
+/// separate operators. The scales are those of tests/device/cuda/attention.cpp.
+#[test]
+fn rotations_on_the_way() {
+    let anchored = Case { ids: Ids::Runs, tokens: 3, ..TURBO };
+    let wide = Case { tokens: 2, sinks: true, ..Case::new(TURBO.type_k, TURBO.type_v, 256, 4, 2) };
+    let middle = Case {
+        n_kv: 70,
+        batches: 2,
+        ids: Ids::Scattered,
+        ..Case::new(TURBO.type_k, TURBO.type_v, 128, 8, 2)
+    };
+    for (case, before, after) in
+        [(anchored, 64, 64), (wide, 256, 64), (wide, 64, 256), (middle, 128, 64)]
+    {
+        let arguments =
+            [case.type_k.name(), case.type_v.name(), "2", &before.to_string(), &after.to_string()];
+        let mut data = Data::new(case);
+        let got = floats(&run(&program(case.dk), &arguments, attention::input(&data)));
+
+        let group = case.heads / case.heads_k;
+        for (row, q) in data.q.chunks_exact_mut(case.dk).enumerate() {
+            let head_kv = row % case.heads / group;
+            for (i, x) in q.iter_mut().enumerate() {
+                *x *= 0.5 + ((head_kv * case.dk + i) * 7 % 13) as f32 / 8.0;
+            }
+            rotate(q, before);
+        }
+        let mut expected = attend(&program(case.dk), &data, 2);
+        rotate(&mut expected, after);
+        assert!(got == expected, "{before} and {after}: {case:?}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which nodes of a graph the CUDA back end runs as one: what new keys and values of a layer are written by.
+//! Which nodes of a graph the CUDA back end runs as one: what new keys and values of a layer are written by, and what is around
+//! attention.
 //!
 //! Needs a C++ compiler (`CXX`, else `c++`), and no CUDA.
 #![cfg(all(unix, feature = "llama"))]
@@ -69,6 +70,26 @@ rotated-keys-read-elsewhere: 1 alone, 5 nodes, anchored; 5 nodes, rotated
 rotated-keys-are-output: 1 alone, 5 nodes, anchored; 5 nodes, rotated
 another-matrix: 1 alone, 5 nodes, anchored; 5 nodes, rotated
 rotated-read-elsewhere: 3 alone, 1 nodes; 5 nodes, rotated
+";
+    assert!(matches().contains(expected), "{}", matches());
+}
+
+/// mul, reshape, reshape, mul_mat, reshape, view, permute, flash_attn_ext; then reshape, reshape, mul_mat.
+#[test]
+fn attention_is_found_with_what_is_around_it() {
+    let expected = "
+queries: 2 alone, 11 nodes, scaled, rotated, rotated back
+streams: 2 alone, 11 nodes, scaled, rotated, rotated back
+queries-unscaled: 2 alone, 8 nodes, rotated, rotated back
+queries-in-llama's-order: 4 alone, 4 nodes, rotated back
+result-alone: 2 alone, 4 nodes, rotated back
+queries-alone: 2 alone, 8 nodes, scaled, rotated
+nothing: 4 alone, 0 nodes
+queries-read-elsewhere: 4 alone, 4 nodes, rotated back
+result-read-elsewhere: 2 alone, 8 nodes, scaled, rotated
+queries-change-in-place: 4 alone, 4 nodes, rotated back
+queries-by-another-matrix: 4 alone, 4 nodes, rotated back
+f16-cache: 7 alone, 0 nodes
 ";
     assert!(matches().ends_with(expected), "{}", matches());
 }

@@ -24,6 +24,13 @@ struct attention_args {
     view v;
     view mask;  // f16 [n_kv, n_tokens, 1 or n_head, 1 or n_batch], or none
 
+    // what is done to a row's queries as they are loaded, and to its result
+    int           n_before;      // values that are rotated together; 0: none
+    int           n_after;
+    float         factor_before; // 1/sqrt of these
+    float         factor_after;
+    const float * q_scale;       // [D, n_head_kv], before queries are rotated, or none
+
     view          ids;       // i32 [n_kv, n_batch_kv]: anchors, or none
     const float * terms;     // [n_batch, n_head_kv, n_anchors, n_rows]: q.m
     int           n_anchors;
@@ -67,6 +74,22 @@ struct attention_args {
     __device__ __forceinline__ int batch_kv(int batch) const { return (int) (batch/(q.ne[3]/k.ne[3])); }
 };
 
+// A row's queries, scaled and rotated, by a warp; in `own`, which has room for D, where that is left to do.
+template <int D> TQ_FN const float * queries_of(const attention_args & args, int head_kv, int row, int batch, float * own) {
+    const float * q = args.query(head_kv, row, batch);
+    if (args.n_before == 0) {
+        return q;
+    }
+    const float * s = args.q_scale ? args.q_scale + head_kv*D : nullptr;
+    ggml_cuda_syncwarp(); // what was there before has been read
+    for (int at = 0; at < D; at += args.n_before) {
+        rotate_up_to<D>(args.n_before, args.factor_before, (int) threadIdx.x,
+            [&](int i) { return s ? mul(q[at + i], s[at + i]) : q[at + i]; }, [&](int i, float x) { own[at + i] = x; });
+    }
+    ggml_cuda_syncwarp();
+    return own;
+}
+
 // ALiBi's slope of a head
 TQ_FN float slope_of(const attention_args & args, int head) {
     if (args.max_bias == 0.0f) {
@@ -87,12 +110,13 @@ struct row_state {
     int   term;   // of the first anchor
 };
 
-// The rows of a block, as halves in the order of K's tiles; a row's largest value is 1.
-template <int D, typename KT> TQ_FN void load_queries(const attention_args & args, uint32_t (&out)[ROWS][D/2 + 4], float (&factors)[ROWS], int row0, int head_kv, int batch) {
+// The rows of a block, as halves in the order of K's tiles; a row's largest value is 1. scratch: room for D floats of each warp
+template <int D, typename KT> TQ_FN void load_queries(
+        const attention_args & args, uint32_t (&out)[ROWS][D/2 + 4], float (&factors)[ROWS], float * scratch, int row0, int head_kv, int batch) {
     const int n_warps = (int) blockDim.y;
     for (int r = threadIdx.y; r < ROWS; r += n_warps) {
         const bool    there = row0 + r < args.n_rows();
-        const float * q     = args.query(head_kv, there ? row0 + r : 0, batch);
+        const float * q     = queries_of<D>(args, head_kv, there ? row0 + r : 0, batch, scratch + D*threadIdx.y);
 
         float largest = 0.0f;
         for (int i = threadIdx.x; i < D; i += LANES) {
@@ -156,7 +180,7 @@ attention_kernel(const attention_args args) {
     const int batch_kv  = args.batch_kv(batch);
     const int n_kv      = (int) args.k.ne[1];
 
-    load_queries<D, k_tile>(args, queries, factors, row0, head_kv, batch);
+    load_queries<D, k_tile>(args, queries, factors, &shared.sums[0][0], row0, head_kv, batch);
     __syncthreads();
 
     row_state rows[2];
@@ -438,6 +462,7 @@ combine_kernel(const attention_args args, const float * sinks, const view dst) {
         const float2 stats = args.stats[s*n_all + first];
         sum += stats.y == 0.0f ? 0.0f : stats.y*exp2f(stats.x - largest);
     }
+    __shared__ float result[D];
     float * out = (float *) (dst.data + head*dst.nb[1] + token*dst.nb[2] + batch*dst.nb[3]);
     for (int i = (int) threadIdx.x; i < D; i += (int) blockDim.x) {
         float x = 0.0f;
@@ -445,7 +470,17 @@ combine_kernel(const attention_args args, const float * sinks, const view dst) {
             const float m = args.stats[s*n_all + first].x;
             x += m == -INFINITY ? 0.0f : args.out[(s*n_all + first)*D + i]*exp2f(m - largest);
         }
-        out[i] = sum == 0.0f ? 0.0f : x/sum;
+        x = sum == 0.0f ? 0.0f : x/sum;
+        args.n_after ? result[i] = x : out[i] = x;
+    }
+    if (args.n_after == 0) {
+        return;
+    }
+    __syncthreads();
+    const int at = (int) threadIdx.x/LANES*args.n_after;
+    if (at < D) {
+        rotate_up_to<D>(args.n_after, args.factor_after, (int) threadIdx.x%LANES,
+            [&](int i) { return result[at + i]; }, [&](int i, float x) { out[at + i] = x; });
     }
 }
 

@@ -86,4 +86,14 @@ template <typename Y> TQ_FN void rotate_at(const rotation & r, int64_t first, co
     }
 }
 
+// n values by a warp, as rotate<N>; n: 64 to D
+template <int D, typename X, typename Y> TQ_FN void rotate_up_to(int n, float factor, int l, const X & x, const Y & y) {
+    if constexpr (D > 64) {
+        if (n < D) {
+            return rotate_up_to<D/2>(n, factor, l, x, y);
+        }
+    }
+    rotate<D>(factor, l, x, y);
+}
+
 } // namespace turbo

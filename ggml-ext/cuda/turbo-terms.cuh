@@ -7,7 +7,7 @@
 namespace turbo {
 
 // q.m of every row and anchor. Blocks: anchors, KV heads, batches; threads: a warp.
-static __global__ void
+template <int D> static __global__ void
 terms_kernel(const attention_args args, const view table, float * terms) {
     const int id       = (int) blockIdx.x;
     const int head_kv  = (int) blockIdx.y;
@@ -16,10 +16,11 @@ terms_kernel(const attention_args args, const view table, float * terms) {
     const int n_rows   = args.n_rows();
 
     const uint16_t * m = (const uint16_t *) (table.data + id*table.nb[1] + head_kv*table.nb[2] + batch_kv*table.nb[3]);
+    __shared__ float own[D];
     for (int row = 0; row < n_rows; ++row) {
-        const float * q = args.query(head_kv, row, batch);
+        const float * q = queries_of<D>(args, head_kv, row, batch, own);
         float sum = 0.0f;
-        for (int i = (int) threadIdx.x; i < (int) args.q.ne[0]; i += LANES) {
+        for (int i = (int) threadIdx.x; i < D; i += LANES) {
             sum += q[i]*float_of_half(m[i]);
         }
         sum = lanes_sum(sum);

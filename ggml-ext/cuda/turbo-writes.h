@@ -32,8 +32,8 @@ static bool ggml_turbo_is_write(const ggml_cgraph * graph, int i) {
         (graph->nodes[i]->flags & GGML_TENSOR_FLAG_COMPUTE);
 }
 
-// Whether t is what node i computes, perhaps seen in another shape, and node `last` alone reads it.
-static bool ggml_turbo_passes(const ggml_cgraph * graph, int i, int last, const ggml_tensor * t) {
+// Whether nobody but node `last` reads what node i computes, by itself or through views.
+static bool ggml_turbo_is_alone(const ggml_cgraph * graph, int i, int last) {
     const ggml_tensor * node = graph->nodes[i];
     if (!ggml_node_has_n_uses(graph, i, 1) || !ggml_is_contiguous(node)) {
         return false;
@@ -44,15 +44,21 @@ static bool ggml_turbo_passes(const ggml_cgraph * graph, int i, int last, const 
             return false;
         }
     }
-    return t == node || (t->view_src == node && t->view_offs == 0 && t->type == node->type &&
-        ggml_is_contiguous(t) && ggml_nelements(t) == ggml_nelements(node));
+    return true;
+}
+
+// And whether t, which `last` reads, is that, perhaps in another shape.
+static bool ggml_turbo_passes(const ggml_cgraph * graph, int i, int last, const ggml_tensor * t) {
+    const ggml_tensor * node = graph->nodes[i];
+    return ggml_turbo_is_alone(graph, i, last) && (t == node || (t->view_src == node && t->view_offs == 0 && t->type == node->type &&
+        ggml_is_contiguous(t) && ggml_nelements(t) == ggml_nelements(node)));
 }
 
 static bool ggml_turbo_is(const ggml_cgraph * graph, int i, ggml_op op) {
     return i < graph->n_nodes && graph->nodes[i]->op == op && (graph->nodes[i]->flags & GGML_TENSOR_FLAG_COMPUTE);
 }
 
-// Keys by head and token, times one number for each value of a head, as llama_kv_scales_mul builds it.
+// Keys or queries by head and token, times one number for each value of a KV head, as llama_kv_scales_mul builds it.
 static bool ggml_turbo_is_scale(const ggml_cgraph * graph, int i) {
     if (!ggml_turbo_is(graph, i, GGML_OP_MUL)) {
         return false;
@@ -61,7 +67,7 @@ static bool ggml_turbo_is_scale(const ggml_cgraph * graph, int i) {
     const ggml_tensor * scale = graph->nodes[i]->src[1];
     return keys->type == GGML_TYPE_F32 && scale->type == GGML_TYPE_F32 && graph->nodes[i]->type == GGML_TYPE_F32 &&
         keys->nb[0] == sizeof(float) && ggml_is_contiguous(scale) &&
-        keys->ne[1] == 1 && scale->ne[0] == keys->ne[0] && scale->ne[1] == 1 && scale->ne[2] == keys->ne[2] && scale->ne[3] == 1;
+        scale->ne[0] == keys->ne[0] && scale->ne[1] == 1 && scale->ne[2] == keys->ne[2] && scale->ne[3] == 1;
 }
 
 // llama_mul_mat_hadamard, of as many values as fwht.cu takes
@@ -144,7 +150,7 @@ static int ggml_turbo_match_write(const ggml_cgraph * graph, int i, ggml_turbo_w
     if (write.n_rotated && (!ggml_is_matrix(last) || last->ne[0]%write.n_rotated != 0 || ggml_nelements(last) > INT32_MAX)) {
         return 0;
     }
-    if (write.scale && (write.rows->ne[0]*write.rows->ne[2] != last->ne[0] || write.rows->ne[3] != last->ne[1])) {
+    if (write.scale && (write.rows->ne[1] != 1 || write.rows->ne[0]*write.rows->ne[2] != last->ne[0] || write.rows->ne[3] != last->ne[1])) {
         return 0;
     }
     return at + 1 - i;
@@ -161,6 +167,32 @@ static int ggml_turbo_match_next_write(const ggml_cgraph * graph, int i, ggml_tu
 // the order of nodes, before memory is given to them
 //
 
+// the node before `last` that is t; -1: none
+static int ggml_turbo_find_node(const ggml_cgraph * graph, int last, const ggml_tensor * t) {
+    int i = last - 1;
+    while (i >= 0 && graph->nodes[i] != t) {
+        --i;
+    }
+    return i;
+}
+
+// Moves nodes a and b, which may be null, and their views from node `first` on to before node `last`. Not if a node between works in place
+// on what they read, src.
+static void ggml_turbo_move(ggml_cgraph * graph, int first, const ggml_tensor * src, int last, const ggml_tensor * a, const ggml_tensor * b) {
+    const ggml_tensor * root = src->view_src ? src->view_src : src;
+    const auto moves = [a, b](const ggml_tensor * node) {
+        return node == a || node->view_src == a || (b && (node == b || node->view_src == b));
+    };
+    for (int j = first; j < last; ++j) {
+        const ggml_tensor * node = graph->nodes[j];
+        if (!ggml_op_is_empty(node->op) && node->view_src == root) {
+            return;
+        }
+    }
+    // the others keep their order
+    std::stable_partition(graph->nodes + first, graph->nodes + last, [moves](const ggml_tensor * node) { return !moves(node); });
+}
+
 // llama.cpp's graph rotates values before it computes keys. A rotation that a write alone reads is brought next to it, so that
 // nothing comes between: then what it reads is there still when the write is done.
 static void ggml_turbo_bring_rotations(ggml_cgraph * graph) {
@@ -168,29 +200,10 @@ static void ggml_turbo_bring_rotations(ggml_cgraph * graph) {
         if (!ggml_turbo_is_write(graph, last)) {
             continue;
         }
-        const ggml_tensor * rows  = graph->nodes[last]->src[0];
-        const ggml_tensor * root  = rows->view_src ? rows->view_src : rows;
-        int first = last - 1;
-        while (first >= 0 && graph->nodes[first] != root) {
-            --first;
+        const ggml_tensor * rows = graph->nodes[last]->src[0];
+        const int first = ggml_turbo_find_node(graph, last, rows->view_src ? rows->view_src : rows);
+        if (first >= 0 && ggml_turbo_is_rotation(graph, first) && ggml_turbo_passes(graph, first, last, rows)) {
+            ggml_turbo_move(graph, first, graph->nodes[first]->src[1], last, graph->nodes[first], nullptr);
         }
-        if (first < 0 || !ggml_turbo_is_rotation(graph, first) || !ggml_turbo_passes(graph, first, last, rows)) {
-            continue;
-        }
-        // What it reads must not be written to in between, by a node that works in place.
-        const ggml_tensor * src      = graph->nodes[first]->src[1];
-        const ggml_tensor * src_root = src->view_src ? src->view_src : src;
-        bool is_written = false;
-        for (int j = first + 1; j < last; ++j) {
-            const ggml_tensor * node = graph->nodes[j];
-            is_written = is_written || (!ggml_op_is_empty(node->op) && node->view_src == src_root);
-        }
-        if (is_written) {
-            continue;
-        }
-        // the rotation and its views behind all others, which keep their order
-        std::stable_partition(graph->nodes + first, graph->nodes + last, [root](const ggml_tensor * node) {
-            return node != root && node->view_src != root;
-        });
     }
 }

@@ -5,8 +5,8 @@
 #include "fattn.cuh"
 #include "turbo-attention-start.cuh"
 #include "turbo-gpu.h"
+#include "turbo-reads.h"
 #include "turbo-terms.cuh"
-#include "turbo-writes.h"
 
 #include <algorithm>
 #include <mutex>
@@ -235,7 +235,34 @@ static turbo::attention_kernels find_attention(int device, const ggml_tensor * d
     }
 }
 
-static void attend(ggml_backend_cuda_context & ctx, ggml_tensor * dst, const turbo::attention_kernels & kernels) {
+// What is done to queries before and to the result after, where attention does it. Queries are seen where they are then.
+static void set_rotations(turbo::attention_args & args, const ggml_turbo_read & read) {
+    if (read.n_rotated) {
+        const ggml_tensor * queries = read.queries;
+        args.n_before      = read.n_rotated;
+        args.factor_before = 1/sqrtf((float) args.n_before); // as fwht.cu has it
+        args.q.data        = (char *) queries->data;
+        if (read.scale) {
+            args.q_scale = (const float *) read.scale->data;
+            args.q.nb[2] = (int64_t) queries->nb[1];
+            args.q.nb[1] = (int64_t) queries->nb[3];
+            args.q.nb[3] = args.q.ne[1]*args.q.nb[1];
+        }
+    }
+    if (read.rotated) {
+        args.n_after      = (int) read.rotated->ne[0];
+        args.factor_after = 1/sqrtf((float) args.n_after);
+    }
+}
+
+static ggml_turbo_read plain_read(ggml_tensor * attention) {
+    ggml_turbo_read read = {};
+    read.attention = attention;
+    return read;
+}
+
+static void attend(ggml_backend_cuda_context & ctx, const ggml_turbo_read & read, const turbo::attention_kernels & kernels) {
+    ggml_tensor       * dst   = read.attention;
     const ggml_tensor * q     = dst->src[0];
     const ggml_tensor * k     = dst->src[1];
     const ggml_tensor * sinks = dst->src[4];
@@ -252,6 +279,7 @@ static void attend(ggml_backend_cuda_context & ctx, ggml_tensor * dst, const tur
     float options[3]; // scale, max_bias, softcap
     memcpy(options, dst->op_params, sizeof(options));
     args.set_options(options[0], options[1], options[2]);
+    set_rotations(args, read);
 
     const int64_t n_rows   = args.n_rows();
     const int64_t n_groups = args.n_groups();
@@ -272,10 +300,20 @@ static void attend(ggml_backend_cuda_context & ctx, ggml_tensor * dst, const tur
     const dim3 heads = dim3(1, (unsigned) k->ne[2], (unsigned) q->ne[3]);
     if (table) {
         args.terms = terms.alloc(q->ne[3]*k->ne[2]*args.n_anchors*n_rows);
-        turbo::terms_kernel<<<dim3((unsigned) args.n_anchors, heads.y, heads.z), turbo::LANES, 0, ctx.stream()>>>(args, view_of(table), terms.get());
+        const auto start = [&](auto dim) {
+            turbo::terms_kernel<decltype(dim)::value>
+                <<<dim3((unsigned) args.n_anchors, heads.y, heads.z), turbo::LANES, 0, ctx.stream()>>>(args, view_of(table), terms.get());
+        };
+        switch (k->ne[0]) {
+            case 64:  start(std::integral_constant<int, 64>());  break;
+            case 128: start(std::integral_constant<int, 128>()); break;
+            default:  start(std::integral_constant<int, 256>()); break;
+        }
     }
     kernels.attention(args, dim3((unsigned) args.n_splits, (unsigned) n_groups, heads.z), ctx.stream());
-    kernels.combine(args, sinks ? (const float *) sinks->data : nullptr, view_of(dst), dim3((unsigned) n_rows, heads.y, heads.z), ctx.stream());
+    view result = view_of(dst);
+    result.data = read.rotated ? (char *) read.rotated->data : result.data;
+    kernels.combine(args, sinks ? (const float *) sinks->data : nullptr, result, dim3((unsigned) n_rows, heads.y, heads.z), ctx.stream());
 }
 
 // says once for every kind that decoding reads more than it has to
@@ -299,7 +337,7 @@ static void note_expansion(int device, const ggml_tensor * dst) {
 static void flash_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
     const turbo::attention_kernels kernels = find_attention(ctx.device, dst);
     if (kernels.attention) {
-        attend(ctx, dst, kernels);
+        attend(ctx, plain_read(dst), kernels);
         return;
     }
     note_expansion(ctx.device, dst);
@@ -380,9 +418,28 @@ void ggml_cuda_turbo_compute(ggml_backend_cuda_context & ctx, ggml_tensor * op) 
 
 void ggml_cuda_turbo_order(ggml_cgraph * graph) {
     ggml_turbo_bring_rotations(graph);
+    ggml_turbo_bring_queries(graph);
+}
+
+static int try_read(ggml_backend_cuda_context & ctx, const ggml_cgraph * graph, int i) {
+    ggml_turbo_read read;
+    const int n = ggml_turbo_match_read(graph, i, read);
+    if (n == 0 || !ggml_cuda_turbo_is_ours(read.attention)) {
+        return 0;
+    }
+    const turbo::attention_kernels kernels = find_attention(ctx.device, read.attention);
+    if (!kernels.attention) {
+        return 0;
+    }
+    attend(ctx, read, kernels);
+    CUDA_CHECK(cudaGetLastError());
+    return n - 1;
 }
 
 int ggml_cuda_turbo_try_fuse(ggml_backend_cuda_context & ctx, const ggml_cgraph * graph, int i) {
+    if (const int n_skip = try_read(ctx, graph, i)) {
+        return n_skip;
+    }
     ggml_turbo_write first;
     const int n_first = ggml_turbo_match_write(graph, i, first);
     if (n_first == 0) {

@@ -1,10 +1,11 @@
 // The kernels of turbo-attention.cuh and turbo-terms.cuh on the host, for tests/device_cuda_attention.rs.
 //
-//     attention K V N_SPLITS < in > out
+//     attention K V N_SPLITS [BEFORE AFTER] < in > out
 //
 // K, V: f16, q8_0, turbo2, turbo3 or turbo4. in: scale, max_bias, softcap as floats, then q, k, v, mask, sinks, the table
 // of anchors and their ids as tensors: four sizes, four strides and a number of bytes as i64, then the bytes; none has 0.
-// out: f32 [D, n_head, n_tokens, n_batch].
+// out: f32 [D, n_head, n_tokens, n_batch]. BEFORE: values of queries that are rotated together, after they are scaled by
+// `q_scale`; AFTER: of the result.
 
 #include "shim.h"
 
@@ -44,7 +45,7 @@ template <int D, typename TK, typename TV> static void run(attention_args args, 
     std::vector<float> terms(args.q.ne[3]*args.k.ne[2]*args.n_anchors*n_rows, NAN);
     args.terms = terms.data();
     if (table.data) {
-        shim::launch(dim3((unsigned) args.n_anchors, n_heads.y, n_heads.z), LANES, [&] { terms_kernel(args, table, terms.data()); });
+        shim::launch(dim3((unsigned) args.n_anchors, n_heads.y, n_heads.z), LANES, [&] { terms_kernel<D>(args, table, terms.data()); });
     }
 
     std::vector<float>  out(n_out*D, NAN);
@@ -85,7 +86,7 @@ template <int D> static void run(char ** argv, const attention_args & args, cons
 }
 
 int main(int argc, char ** argv) {
-    if (argc != 4) {
+    if (argc != 4 && argc != 6) {
         return 2;
     }
     float options[3];
@@ -100,6 +101,17 @@ int main(int argc, char ** argv) {
     args.n_anchors = table.data ? (int) table.ne[1] : 0;
     args.set_options(options[0], options[1], options[2]);
     args.n_splits = atoi(argv[3]);
+    std::vector<float> q_scale(q.ne[0]*k.ne[2]);
+    if (argc == 6) {
+        for (size_t i = 0; i < q_scale.size(); ++i) {
+            q_scale[i] = 0.5f + (float) (i*7%13)/8.0f;
+        }
+        args.q_scale       = q_scale.data();
+        args.n_before      = atoi(argv[4]);
+        args.n_after       = atoi(argv[5]);
+        args.factor_before = 1/sqrtf((float) args.n_before);
+        args.factor_after  = 1/sqrtf((float) args.n_after);
+    }
     const float * sink = (const float *) sinks.data;
     if (q.ne[0] == HEAD_DIM) {
         run<HEAD_DIM>(argv, args, table, sink);

@@ -1,9 +1,9 @@
-// What turbo-writes.h finds in graphs like llama_kv_cache's, for tests/device_cuda_writes.rs: for each graph its name, the
-// nodes of the keys' write and what it does, and those of the values' write after it.
+// What turbo-writes.h and turbo-reads.h find in graphs like llama_kv_cache's, for tests/device_cuda_writes.rs: for each graph its name, the
+// nodes of the keys' write and what it does, and those of the values' write after it; or those of attention.
 
 #include "ggml.h"
 #include "ggml-backend.h"
-#include "turbo-writes.h"
+#include "turbo-reads.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -141,6 +141,122 @@ static void show(const options & o) {
     ggml_free(ctx);
 }
 
+struct read_options {
+    const char * name;
+    ggml_type    type       = GGML_TYPE_TURBO4;
+    bool         is_scaled  = true;
+    bool         is_rotated = true;
+    bool         rotates    = true;  // the result
+    bool         is_ordered = true;
+    bool         used_twice = false; // the rotated queries are read elsewhere, too
+    bool         seen_twice = false; // the result
+    bool         in_place   = false; // something between works in place on the queries
+    int          n_rotated  = 128;
+    int          n_streams  = 1;
+};
+
+static void show(const read_options & o) {
+    const int D = 128, N_HEADS = 6, N_HEADS_KV = 3, N_TOKENS = 4, N_CELLS = 256;
+
+    ggml_context * ctx = ggml_init({ 1 << 20, nullptr, true });
+    ggml_cgraph  * gf  = ggml_new_graph(ctx);
+
+    ggml_tensor * scale  = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, D, 1, N_HEADS_KV);
+    ggml_tensor * other  = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, D);
+    ggml_tensor * k      = ggml_new_tensor_4d(ctx, o.type, D, N_CELLS, N_HEADS_KV, o.n_streams);
+    ggml_tensor * v      = ggml_new_tensor_4d(ctx, o.type, D, N_CELLS, N_HEADS_KV, o.n_streams);
+    ggml_tensor * q_proj = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, D, N_HEADS, N_TOKENS);
+
+    ggml_tensor * q_cur = ggml_neg(ctx, q_proj);
+    ggml_tensor * q     = q_cur;
+    ggml_build_forward_expand(gf, q);
+    if (o.is_scaled) {
+        q = ggml_view_4d(ctx, q, D, N_HEADS/N_HEADS_KV, N_HEADS_KV, N_TOKENS, q->nb[1], N_HEADS/N_HEADS_KV*q->nb[1], q->nb[2], 0);
+        q = ggml_reshape_3d(ctx, ggml_mul(ctx, q, scale), D, N_HEADS, N_TOKENS);
+    }
+    if (o.is_rotated) {
+        q = rotate(ctx, q, o.n_rotated);
+    }
+    ggml_build_forward_expand(gf, q);
+    // keys and values are written here
+    ggml_build_forward_expand(gf, o.in_place ? ggml_neg_inplace(ctx, q_cur) : ggml_neg(ctx, other));
+    ggml_tensor * rotated = q;
+
+    q = ggml_view_4d(ctx, q, D, N_HEADS, N_TOKENS/o.n_streams, o.n_streams, q->nb[1], q->nb[2], q->nb[2]*(N_TOKENS/o.n_streams), 0);
+    q = ggml_permute(ctx, q, 0, 2, 1, 3);
+    ggml_tensor * attention = ggml_flash_attn_ext(ctx, q, k, v, nullptr, 1.0f, 0.0f, 0.0f);
+    ggml_tensor * cur = ggml_reshape_2d(ctx, attention, D*N_HEADS, N_TOKENS);
+    if (o.rotates) {
+        cur = rotate(ctx, cur, 64);
+    }
+    ggml_build_forward_expand(gf, ggml_neg(ctx, cur));
+    if (o.used_twice) {
+        ggml_build_forward_expand(gf, ggml_neg(ctx, rotated));
+    }
+    if (o.seen_twice) {
+        ggml_build_forward_expand(gf, ggml_neg(ctx, attention));
+    }
+
+    if (o.is_ordered) {
+        ggml_turbo_bring_queries(gf);
+    }
+    ggml_turbo_read read = {};
+    int n_alone = 0;
+    int n       = 0;
+    for (int i = 0; i < ggml_graph_n_nodes(gf) && (n = ggml_turbo_match_read(gf, i, read)) == 0; ++i) {
+        n_alone += !ggml_op_is_empty(ggml_graph_node(gf, i)->op);
+    }
+    printf("%s: %d alone, %d nodes%s%s%s\n", o.name, n_alone, n, n && read.scale ? ", scaled" : "", n && read.n_rotated ? ", rotated" : "",
+        n && read.rotated ? ", rotated back" : "");
+
+    const bool as_built = n == 0 || (
+        read.attention == attention && (!read.scale || read.scale == scale) && (!read.rotated || read.rotated == cur->view_src) &&
+        (!read.n_rotated || read.queries->view_src == (o.is_scaled && !read.scale ? rotated->view_src->src[1]->view_src : q_cur)));
+    if (!as_built) {
+        printf("%s: other tensors than the graph's\n", o.name);
+    }
+    ggml_free(ctx);
+}
+
+static void show_reads() {
+    read_options o = { "queries" };
+    show(o);
+    o = { "streams" };
+    o.n_streams = 2;
+    show(o);
+    o = { "queries-unscaled" };
+    o.is_scaled = false;
+    o.n_rotated = 64;
+    show(o);
+    o = { "queries-in-llama's-order" };
+    o.is_ordered = false;
+    show(o);
+    o = { "result-alone" };
+    o.is_scaled = o.is_rotated = false;
+    show(o);
+    o = { "queries-alone" };
+    o.rotates = false;
+    show(o);
+    o = { "nothing" };
+    o.is_scaled = o.is_rotated = o.rotates = false;
+    show(o);
+    o = { "queries-read-elsewhere" };
+    o.used_twice = true;
+    show(o);
+    o = { "result-read-elsewhere" };
+    o.seen_twice = true;
+    show(o);
+    o = { "queries-change-in-place" };
+    o.in_place = true;
+    show(o);
+    o = { "queries-by-another-matrix" };
+    o.n_rotated = 32;
+    show(o);
+    o = { "f16-cache" };
+    o.type = GGML_TYPE_F16;
+    show(o);
+}
+
 int main() {
     options o = { "keys-and-values" };
     show(o);
@@ -203,4 +319,6 @@ int main() {
     o.name       = "rotated-read-elsewhere";
     o.used_twice = true;
     show(o);
+
+    show_reads();
 }
