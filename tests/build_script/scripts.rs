@@ -100,12 +100,12 @@ fn two_scripts_get_a_tool_once_and_what_a_killed_one_left_goes() {
     let bench = Bench::new();
     with_programs(&bench, &BASICS);
     with_programs(&bench, &["flock"]);
-    // A pip whose ziglang takes a while, and takes anything.
+    // A pip whose ziglang takes a while, and takes anything: it reads it, or printf(1) would fail where nobody does.
     bench.script(
         "python3",
         &format!(
             "echo \"$*\" >>{}/log\nsleep 0.3\nwhile [ \"$1\" != --target ]; do shift; done\nmkdir -p \"$2/ziglang\"\n\
-             printf '#!/bin/sh\\n' >\"$2/ziglang/zig\"\n/bin/chmod 755 \"$2/ziglang/zig\"",
+             printf '#!/bin/sh\\nwhile read -r _; do :; done\\n' >\"$2/ziglang/zig\"\n/bin/chmod 755 \"$2/ziglang/zig\"",
             bench.dir.path().display()
         ),
     );
