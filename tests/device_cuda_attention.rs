@@ -71,6 +71,17 @@ fn check(case: Case, splits: usize) {
     assert!(nmse <= NMSE, "NMSE {nmse:.2e}, {splits} splits, {case:?}");
 }
 
+/// The kernels that script/gpu/logits.cu measures.
+#[test]
+fn logits_alone() {
+    let headers = ["tests/device", "tests/device/cuda", "ggml-ext", "ggml-ext/cuda", "script/gpu"]
+        .map(Path::new);
+    let program = compile("cuda-logits", &["cuda/logits.cpp", "fibers.cpp"], &headers, &[]);
+    let program = program.unwrap_or_else(|error| panic!("{error}"));
+    let output = std::process::Command::new(program).output().expect("a program that runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
 /// Every pair of types, every other one with anchors, one token of grouped heads; the cells are no whole tiles.
 fn every_pair(head_dim: usize) {
     for (i, type_k) in TYPES.into_iter().enumerate() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compiles CUDA sources of an edited llama.cpp and reads what ptxas says about the kernels. Part of script/test-cuda.
+"""Compiles CUDA sources of an edited llama.cpp and reads what ptxas says about the kernels. Part of script/gpu/test-cuda.
 
     compile_cuda.py --nvcc NVCC --tree DIR --sources FILE --edits DIR --results DIR [--arch 90]... [--jobs N]
     compile_cuda.py --self-test [--nvcc NVCC]
