@@ -4,6 +4,8 @@
 #![cfg(all(feature = "cli", unix))]
 
 mod common;
+#[path = "install/gpu.rs"]
+mod gpu;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -17,7 +17,8 @@ import sys
 
 UINT32, STRING, ARRAY = 4, 8, 9
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of values of the other types
-BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 8: (32, 34), 14: (256, 210)}  # values and bytes: f32, f16, q4_0, q4_1, q8_0, q6_K
+# Values and bytes of a block: f32, f16, q4_0, q4_1, q8_0, q6_K.
+BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 8: (32, 34), 14: (256, 210)}
 TOKENS, MERGES = "tokenizer.ggml.tokens", "tokenizer.ggml.merges"
 
 
@@ -132,7 +133,8 @@ def cut(data, layers, n_tokens=None):
         contents += [content, bytes(padding(len(content)))]
         at += len(content) + padding(len(content))
     head = b"GGUF" + struct.pack("<IQQ", 3, len(infos), len(keys))
-    head += b"".join(packed(STRING, name.encode()) + struct.pack("<I", kind) + packed(kind, value) for name, (kind, value) in keys.items())
+    for name, (kind, value) in keys.items():
+        head += packed(STRING, name.encode()) + struct.pack("<I", kind) + packed(kind, value)
     head += b"".join(infos)
     return [head, bytes(padding(len(head))), *contents]
 

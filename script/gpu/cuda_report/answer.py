@@ -80,20 +80,21 @@ class Answer(Step):
                        command("llama-perplexity", where, pair, *text, "--kl-divergence"), "answer", check)
         for where, (place, _) in places.items():
             yield Part(f"answer-{where}", f"an answer by {place}, {PAIRS[0]}",
-                       command("llama-completion", where, PAIRS[0], "-p", PROMPT, "-n", "8" if o.cpu else "48", "--temp", "0", "-no-cnv",
-                               "-c", "512"), "answer")
+                       command("llama-completion", where, PAIRS[0], "-p", PROMPT, "-n", "8" if o.cpu else "48", "--temp", "0",
+                               "-no-cnv", "-c", "512"), "answer")
 
     def section(self, context):
         device, lines = context.options.device, []
         for pair in (F16, *PAIRS):
             gpu, cpu, most = found(context, "gpu", pair), found(context, "cpu", pair), limit(context, pair)
             if gpu:
-                lines.append(f"| {pair} | {f'{cpu[0]:.5f}' if cpu else '-'} | {gpu[0]:.5f} | {f'{most:.5f}' if most else '-'} | {gpu[1]:.1f}% |")
+                number = lambda x: f"{x:.5f}" if x is not None else "-"
+                lines.append(f"| {pair} | {number(cpu and cpu[0])} | {number(gpu[0])} | {number(most)} | {gpu[1]:.1f}% |")
         if not lines:
             return ""
         text = (
-            f"{context.options.answer_model.name}, mean KL divergence of a text's logits to the CPU's with f16. A type must cost on {device} "
-            f"what it costs on the CPU: at most {FACTOR} times as much, beside what f16 differs by, and {MORE}.\n\n"
+            f"{context.options.answer_model.name}, mean KL divergence of a text's logits to the CPU's with f16. A type must cost on "
+            f"{device} what it costs on the CPU: at most {FACTOR} times as much, beside what f16 differs by, and {MORE}.\n\n"
             f"| K/V | CPU | {device} | at most | same most likely token |\n|---|---|---|---|---|\n" + "\n".join(lines)
         )
         answers = [(where, context.text(f"answer-{where}", "answer").strip()) for where in ("cpu", "gpu")]

@@ -29,8 +29,8 @@ class Build(Step):
     def parts(self, context):
         o = context.options
         flags = ["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_TESTS=ON", "-DLLAMA_BUILD_EXAMPLES=OFF",
-                 "-DLLAMA_BUILD_APP=OFF", "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF", "-DLLAMA_OPENSSL=OFF",
-                 "-DLLAMA_BUILD_NUMBER=0", "-DLLAMA_BUILD_COMMIT=turboquant", f"-DTURBOQUANT_LIB={o.core}",
+                 "-DLLAMA_BUILD_APP=OFF", "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF",
+                 "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_NUMBER=0", "-DLLAMA_BUILD_COMMIT=turboquant", f"-DTURBOQUANT_LIB={o.core}",
                  f"-DCMAKE_CXX_COMPILER={o.cxx}"]
         if o.cpu:
             flags.append("-DGGML_CUDA=OFF")
@@ -47,8 +47,8 @@ class Build(Step):
         libraries = ":".join(f"{top}/{folder}" for top in tops for folder in ("lib64", "lib"))
         arch = f"sm_{o.arch.split(';')[0]}" if o.arch and o.arch[0].isdigit() else o.arch or "native"
         yield Part("build", "building llama.cpp",
-                   ["sh", "-c", BUILD, "sh", o.nvcc or "", arch, o.tree, o.here, o.core, o.build, context.out / "build-log/logits.txt", libraries,
-                    o.cmake_program, "--build", o.build, "--config", "Release", "--parallel", str(o.jobs), "--target", *PROGRAMS],
+                   ["sh", "-c", BUILD, "sh", o.nvcc or "", arch, o.tree, o.here, o.core, o.build,
+                    context.out / "build-log/logits.txt", libraries, o.cmake_program, "--build", o.build, "--config", "Release", "--parallel", str(o.jobs), "--target", *PROGRAMS],
                    "build-log")
 
     def section(self, context):
@@ -56,7 +56,8 @@ class Build(Step):
         if not built:
             return ""
         end = "" if built["passed"] else "\n\n" + last_lines(context)
-        return f"{'Built' if built['passed'] else 'Not built'} in {built['seconds']:.0f} s, {context.options.jobs} compilers at once.{end}"
+        how = "Built" if built["passed"] else "Not built"
+        return f"{how} in {built['seconds']:.0f} s, {context.options.jobs} compilers at once.{end}"
 
 
 def last_lines(context):
