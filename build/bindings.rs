@@ -10,6 +10,7 @@ use super::Result;
 pub fn generate(root: &Path, src: &Path) -> Result<()> {
     let to = |name: &str| root.join("src/llama/sys").join(name);
     let llama = builder(src, &src.join("include/llama.h"))?
+        .header(src.join("include/llama-kv-calib.h").to_string_lossy())
         .allowlist_function("llama_.*")
         .allowlist_type("llama_.*")
         .allowlist_var("LLAMA_.*")
@@ -23,7 +24,7 @@ pub fn generate(root: &Path, src: &Path) -> Result<()> {
         .blocklist_type("_IO_.*|FILE|__off.*_t")
         .opaque_type("ggml_tensor|ggml_cgraph|ggml_context")
         .newtype_enum("ggml_type")
-        .raw_line("// Generated from llama.h by `cargo build --features bindgen`; do not edit.");
+        .raw_line("// Generated from llama.h and llama-kv-calib.h by `cargo build --features bindgen`; do not edit.");
     write(llama, &to("bindings.rs"))?;
     let fence = builder(src, &root.join("ggml-ext/turbo-api.h"))?
         .allowlist_function("tq_.*")

@@ -15,6 +15,13 @@
 #include <stdexcept>
 #include <system_error>
 
+#if defined(_WIN32)
+#include <io.h>
+#else
+#include <fcntl.h>
+#include <unistd.h>
+#endif
+
 static const char * const KEY_TYPE          = "general.type";
 static const char * const TYPE              = "kv-calibration";
 static const char * const KEY_VERSION       = "kvcal.version";
@@ -89,6 +96,14 @@ static std::string fingerprint_text(const llama_model & model) {
 
 static std::string model_text(const llama_model & model) {
     return model.name.empty() ? model.arch_name() : model.name;
+}
+
+uint64_t llama_kv_calib_file::id() const {
+    uint64_t res = LLAMA_KV_HASH_INIT;
+    for (const auto & [_, layer] : layers) {
+        res = llama_kv_hash(res, layer.scale.data(), layer.scale.size()*sizeof(float));
+    }
+    return res;
 }
 
 //
@@ -244,6 +259,23 @@ llama_kv_calib_file llama_kv_calib_file::read(const llama_model & model, const s
 // write
 //
 
+// A file that is renamed before its data is on the disk may be empty after the power fails. Where this fails, that is
+// what can happen: such a file is refused when it is read.
+static void sync_file(const std::string & path) {
+#if defined(_WIN32)
+    if (FILE * file = ggml_fopen(path.c_str(), "rb+")) {
+        _commit(_fileno(file));
+        fclose(file);
+    }
+#else
+    const int fd = open(path.c_str(), O_RDONLY);
+    if (fd >= 0) {
+        fsync(fd);
+        close(fd);
+    }
+#endif
+}
+
 void llama_kv_calib_file::write(const llama_model & model, const std::string & path) const {
     namespace fs = std::filesystem;
 
@@ -287,6 +319,7 @@ void llama_kv_calib_file::write(const llama_model & model, const std::string & p
         fs::remove(fs::u8path(part), ec);
         throw std::runtime_error("cannot write '" + path + "': is its folder there and writable, and the disk not full?");
     }
+    sync_file(part);
     fs::rename(fs::u8path(part), fs::u8path(path), ec);
     if (ec) {
         const std::string why = ec.message();

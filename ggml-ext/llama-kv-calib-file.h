@@ -25,6 +25,9 @@ struct llama_kv_calib_file {
 
     std::map<uint32_t, layer_t> layers; // by layer of the model
 
+    // of the scales' values
+    uint64_t id() const;
+
     // throw std::runtime_error with what is wrong and the way out
     static llama_kv_calib_file read(const llama_model & model, const std::string & path);
 

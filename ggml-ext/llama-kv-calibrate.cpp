@@ -11,12 +11,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <stdexcept>
 #include <thread>
 
 static constexpr uint32_t N_BATCH = 512;
 // fewer say little of a model
 static constexpr uint32_t N_TOKENS_MIN = 256;
+// of a quick fit, which has the time that a user does not notice. shorter contexts are run whole, down to the least
+static constexpr uint32_t N_TOKENS_QUICK     = 256;
+static constexpr uint32_t N_TOKENS_QUICK_MIN = 128;
 // more take gigabytes: keys and values of all layers are kept until the end
 static constexpr uint32_t N_TOKENS_MAX = 16384;
 // queries that are looked at
@@ -26,7 +30,7 @@ static constexpr float PROGRESS_RUN = 0.5f;
 
 static void report(const llama_kv_calibrate_params & params, float progress) {
     if (params.progress_callback && !params.progress_callback(progress, params.progress_callback_user_data)) {
-        throw std::runtime_error("stopped");
+        throw llama_kv_calibrate_stopped();
     }
 }
 
@@ -51,7 +55,7 @@ static void check(const llama_model & model) {
     }
 }
 
-static std::vector<llama_token> tokenize(const llama_model & model, const llama_kv_calibrate_params & params) {
+static std::vector<llama_token> tokenize(const llama_model & model, const llama_kv_calibrate_params & params, uint32_t n_min) {
     size_t n_text;
     const std::string text = params.text ? params.text : tq_calibration_text(&n_text);
 
@@ -74,9 +78,9 @@ static std::vector<llama_token> tokenize(const llama_model & model, const llama_
         throw std::runtime_error(format("%zu tokens are too many: at most %u", n_want, N_TOKENS_MAX));
     }
     res.resize(std::min<size_t>({ (size_t) n, n_want, model.hparams.n_ctx_train }));
-    if (res.size() < N_TOKENS_MIN) {
+    if (res.size() < n_min) {
         throw std::runtime_error(format("%zu tokens are too few, %u are needed: the text has %d, %zu were asked for, and the model's context has %u",
-                res.size(), N_TOKENS_MIN, n, n_want, model.hparams.n_ctx_train));
+                res.size(), n_min, n, n_want, model.hparams.n_ctx_train));
     }
     return res;
 }
@@ -92,6 +96,7 @@ static void run(llama_model & model, std::vector<llama_token> & tokens, llama_kv
     cparams.type_k          = GGML_TYPE_F16;
     cparams.type_v          = GGML_TYPE_F16;
     cparams.kv_anchors      = LLAMA_KV_ANCHORS_OFF;
+    cparams.kv_calib        = "off";
     cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
     cparams.swa_full        = true; // cell i has token i
     cparams.cb_eval           = llama_kv_capture::callback;
@@ -100,6 +105,9 @@ static void run(llama_model & model, std::vector<llama_token> & tokens, llama_kv
     llama_context_ptr ctx { llama_init_from_model(&model, cparams) };
     if (!ctx) {
         throw std::runtime_error("no context with an f16 cache can be made");
+    }
+    if (!llama_get_memory(ctx.get())) {
+        throw llama_kv_no_cache(model.arch_name());
     }
 
     for (uint32_t pos = 0; pos < tokens.size(); pos += N_BATCH) {
@@ -164,14 +172,15 @@ static std::vector<float> fit(const llama_model & model, uint32_t il, const llam
     return res;
 }
 
-void llama_kv_calibrate_to(llama_model & model, const std::string & path, const llama_kv_calibrate_params & params_in) {
+// n_min: tokens that are enough
+static llama_kv_calib_file fit_model(llama_model & model, const llama_kv_calibrate_params & params_in, uint32_t n_min) {
     auto params = params_in;
     if (params.n_threads <= 0) {
         params.n_threads = std::max(1u, std::thread::hardware_concurrency());
     }
 
     check(model);
-    auto tokens = tokenize(model, params);
+    auto tokens = tokenize(model, params, n_min);
 
     llama_kv_capture capture(tokens.size(), std::max<uint32_t>(1, tokens.size()/N_QUERIES));
     run(model, tokens, capture, params);
@@ -208,7 +217,48 @@ void llama_kv_calibrate_to(llama_model & model, const std::string & path, const 
         report(params, PROGRESS_RUN + (1.0f - PROGRESS_RUN)*(i + 1)/kv_layers.size());
     }
 
-    file.write(model, path);
+    return file;
+}
+
+void llama_kv_calibrate_to(llama_model & model, const std::string & path, const llama_kv_calibrate_params & params) {
+    fit_model(model, params, N_TOKENS_MIN).write(model, path);
+}
+
+//
+// quick
+//
+
+namespace {
+
+// who is told how far quick fits are
+struct {
+    std::mutex mutex;
+
+    llama_progress_callback callback  = nullptr;
+    void *                  user_data = nullptr;
+} quick_progress;
+
+}
+
+void llama_kv_fit_set_progress(llama_progress_callback callback, void * user_data) {
+    std::lock_guard<std::mutex> lock(quick_progress.mutex);
+    quick_progress.callback  = callback;
+    quick_progress.user_data = user_data;
+}
+
+llama_kv_calib_file llama_kv_calibrate_quick(llama_model & model, int32_t n_threads) {
+    auto params = llama_kv_calibrate_default_params();
+    params.n_tokens  = N_TOKENS_QUICK;
+    params.n_threads = n_threads;
+    {
+        std::lock_guard<std::mutex> lock(quick_progress.mutex);
+        params.progress_callback           = quick_progress.callback;
+        params.progress_callback_user_data = quick_progress.user_data;
+    }
+    // the context that runs the text is nobody's concern
+    const llama_turbo_mute mute;
+    report(params, 0.0f);
+    return fit_model(model, params, N_TOKENS_QUICK_MIN);
 }
 
 //

@@ -2,15 +2,11 @@
 
 #include "llama-impl.h"
 #include "llama-kv-cache.h"
-#include "llama-kv-calib-file.h"
-#include "llama-kv-calibrate.h"
+#include "llama-kv-fit.h"
 #include "llama-model.h"
 #include "llama-turbo.h"
 
 #include <cinttypes>
-#include <cstdlib>
-#include <cstring>
-#include <filesystem>
 #include <map>
 #include <stdexcept>
 
@@ -18,8 +14,28 @@
 // scales on the devices
 //
 
-llama_kv_scales::llama_kv_scales(const llama_model & model, const std::string & path, bool offload) : layers(model.hparams.n_layer_all) {
-    const auto file = llama_kv_calib_file::read(model, path);
+// for the log: what the user can do about it
+static const char * describe(llama_kv_fit_type type) {
+    switch (type) {
+        case LLAMA_KV_FIT_QUICK:    return "quick fit; turboquant calibrate makes a thorough one";
+        case LLAMA_KV_FIT_THOROUGH: return "thorough fit";
+        case LLAMA_KV_FIT_NORMS:    return "from the weights of q and k norms";
+        default:                    return "as asked for";
+    }
+}
+
+static void log_fit(const llama_kv_fit & fit) {
+    double gain = 0.0;
+    for (const auto & [_, layer] : fit.data.layers) {
+        gain += (layer.error_without > 0.0f ? layer.error_with/layer.error_without : 1.0)/fit.data.layers.size();
+    }
+    const std::string of        = fit.source.empty() ? "in memory" : "of '" + fit.source + "'";
+    const std::string predicted = fit.type == LLAMA_KV_FIT_NORMS ? "" : format(": quantized keys are predicted to cost %.0f%% of what they do without", 100.0*gain);
+    LLAMA_LOG_INFO("llama_kv_scales: key scales %s (%s), id %016" PRIx64 "%s\n", of.c_str(), describe(fit.type), fit.id, predicted.c_str());
+}
+
+llama_kv_scales::llama_kv_scales(const llama_model & model, const llama_kv_fit & fit, bool offload) : layers(model.hparams.n_layer_all), hash(fit.id) {
+    const auto & file = fit.data;
 
     const auto buft_of = [&](uint32_t il) {
         return offload ? ggml_backend_dev_buffer_type(model.dev_layer(il)) : ggml_backend_cpu_buffer_type();
@@ -45,9 +61,6 @@ llama_kv_scales::llama_kv_scales(const llama_model & model, const std::string & 
         ctxs_bufs.emplace_back(std::move(ctx), std::move(buf));
     }
 
-    double gain = 0.0;
-
-    hash = LLAMA_KV_HASH_INIT;
     for (const auto & [il, layer] : file.layers) {
         std::vector<float> inverse;
         for (const float s : layer.scale) {
@@ -55,13 +68,9 @@ llama_kv_scales::llama_kv_scales(const llama_model & model, const std::string & 
         }
         ggml_backend_tensor_set(layers[il].key,   layer.scale.data(), 0, ggml_nbytes(layers[il].key));
         ggml_backend_tensor_set(layers[il].query, inverse.data(),     0, ggml_nbytes(layers[il].query));
-
-        hash  = llama_kv_hash(hash, layer.scale.data(), layer.scale.size()*sizeof(float));
-        gain += (layer.error_without > 0.0f ? layer.error_with/layer.error_without : 1.0)/file.layers.size();
     }
 
-    LLAMA_LOG_INFO("%s: key scales of '%s', id %016" PRIx64 ": quantized keys are predicted to cost %.0f%% of what they do without\n",
-            __func__, path.c_str(), hash, 100.0*gain);
+    log_fit(fit);
 }
 
 tq_rope llama_kv_scales::rope_of(const llama_model & model) {
@@ -88,7 +97,7 @@ std::vector<std::pair<uint32_t, uint32_t>> llama_kv_scales::rope_pairs(const lla
 }
 
 //
-// which models, which file
+// which models
 //
 
 std::string llama_kv_scales_why_not(const llama_model & model) {
@@ -108,94 +117,6 @@ std::string llama_kv_scales_why_not(const llama_model & model) {
         return "the model (" + model.arch_name() + ") has no KV cache";
     }
     return "";
-}
-
-// the folder for calibrations that are made by themselves
-static std::filesystem::path cache_folder() {
-    namespace fs = std::filesystem;
-
-    const auto env = [](const char * name) {
-#if defined(_WIN32)
-        const wchar_t * value = _wgetenv(std::wstring(name, name + strlen(name)).c_str());
-#else
-        const char * value = getenv(name);
-#endif
-        return value && *value ? fs::path(value) : fs::path();
-    };
-
-    fs::path res = env("LLAMA_CACHE");
-    if (!res.empty()) {
-        return res;
-    }
-#if defined(_WIN32)
-    res = env("LOCALAPPDATA");
-#elif defined(__APPLE__)
-    res = env("HOME").empty() ? fs::path() : env("HOME") / "Library" / "Caches";
-#else
-    res = env("XDG_CACHE_HOME");
-    if (res.empty() && !env("HOME").empty()) {
-        res = env("HOME") / ".cache";
-    }
-#endif
-    if (res.empty()) {
-        throw std::runtime_error("key scales: no folder to keep a calibration in. set LLAMA_CACHE to one, or name a file (--kv-calib FILE)");
-    }
-    return res / "llama.cpp";
-}
-
-std::string llama_kv_scales_find(llama_model & model, const llama_context_params & params) {
-    namespace fs = std::filesystem;
-
-    // a model without data is there to measure memory, of which scales take next to nothing
-    if (!params.kv_calib || !*params.kv_calib || model.hparams.no_alloc) {
-        return "";
-    }
-
-    const std::string why = llama_kv_scales_why_not(model);
-    if (!why.empty()) {
-        throw std::runtime_error("key scales (kv_calib, --kv-calib) cannot be: " + why + ". leave them out");
-    }
-
-    if (strcmp(params.kv_calib, "auto") != 0) {
-        return params.kv_calib;
-    }
-
-    const fs::path folder = cache_folder() / "kv-calib";
-    const fs::path path   = folder / format("%016" PRIx64 "-v%u.gguf", llama_kv_fingerprint(model), llama_kv_calib_file::VERSION);
-
-    const auto is_good = [&]() {
-        try {
-            llama_kv_calib_file::read(model, path.u8string());
-            return true;
-        } catch (const std::exception & err) {
-            LLAMA_LOG_WARN("%s: %s\n", __func__, err.what());
-        }
-        return false;
-    };
-    std::error_code ec;
-    if (fs::exists(path, ec) && is_good()) {
-        return path.u8string();
-    }
-
-    fs::create_directories(folder, ec);
-    if (ec) {
-        throw std::runtime_error("key scales: cannot make the folder '" + folder.u8string() + "' (" + ec.message() + "). set LLAMA_CACHE to one that is writable, or name a file (--kv-calib FILE)");
-    }
-
-    LLAMA_LOG_INFO("%s: calibrating key scales, once for this model\n", __func__);
-    auto cal = llama_kv_calibrate_default_params();
-    cal.n_threads = params.n_threads_batch;
-    const int64_t t_begin = ggml_time_us();
-    try {
-        llama_kv_calibrate_to(model, path.u8string(), cal);
-    } catch (const std::exception & err) {
-        // another process may have been first, and reads its file
-        if (!fs::exists(path, ec) || !is_good()) {
-            throw std::runtime_error(std::string("key scales: cannot calibrate: ") + err.what());
-        }
-    }
-    LLAMA_LOG_INFO("%s: calibrated in %.1f s\n", __func__, 1e-6*(ggml_time_us() - t_begin));
-    return path.u8string();
 }
 
 //
@@ -240,11 +161,22 @@ static std::string name_of(uint64_t id) {
     return id == 0 ? "none" : format("%016" PRIx64, id);
 }
 
+// what to create a context with that takes a state with these scales
+static std::string way_out(const llama_model & model, uint64_t id) {
+    if (id == 0) {
+        return "create it without them (--kv-calib off, kv_calib \"off\")";
+    }
+    const std::string kept = llama_kv_fit_kept_as(model, id);
+    return kept.empty() ?
+        "create it with the same calibration (kv_calib, --kv-calib FILE); if its file is gone, the prompt has to be run again" :
+        "create it with the same calibration: --kv-calib '" + kept + "'";
+}
+
 bool llama_kv_cache::check_state_scales(uint64_t id) const {
     const uint64_t ours = scales ? scales->id() : 0;
     if (id != ours) {
-        LLAMA_LOG_ERROR("%s: the state was saved with key scales %s, but this context has %s: create it with the same calibration (kv_calib, --kv-calib)\n",
-                __func__, name_of(id).c_str(), name_of(ours).c_str());
+        LLAMA_LOG_ERROR("%s: the state was saved with key scales %s, but this context has %s: %s\n",
+                __func__, name_of(id).c_str(), name_of(ours).c_str(), way_out(model, id).c_str());
     }
     return id == ours;
 }

@@ -17,13 +17,14 @@
 #include <utility>
 #include <vector>
 
+struct llama_kv_fit;
 struct llama_model;
 
 class llama_kv_scales {
 public:
-    // reads the file of a calibration and checks that it is this model's. throws std::runtime_error
+    // puts the scales of a fit to this model where attention is computed. throws std::runtime_error
     //   offload: where the K cache is, on the layers' devices or the CPU
-    llama_kv_scales(const llama_model & model, const std::string & path, bool offload);
+    llama_kv_scales(const llama_model & model, const llama_kv_fit & fit, bool offload);
 
     // what keys are multiplied by, and queries: F32 [n_embd_head_k, 1, n_head_kv]; null: layer il has no keys
     ggml_tensor * key  (uint32_t il) const { return layers[il].key; }
@@ -53,10 +54,6 @@ private:
 
 // why keys of this model cannot have scales; empty: they can
 std::string llama_kv_scales_why_not(const llama_model & model);
-
-// the file that a context's kv_calib names. "auto" is one in the user's cache, made now if it is not there. empty: no
-// scales, or the model has no data yet. throws std::runtime_error
-std::string llama_kv_scales_find(llama_model & model, const llama_context_params & params);
 
 // t: [n_embd_head, n_head, n_tokens], by: F32 [n_embd_head, 1, n_head_kv]; heads of one group stand together.
 // t itself if there are no scales

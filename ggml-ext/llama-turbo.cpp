@@ -4,6 +4,7 @@
 #include "llama-hparams.h"
 #include "llama-impl.h"
 #include "llama-kv-anchors.h"
+#include "llama-kv-fit.h"
 #include "llama-kv-policy.h"
 #include "llama-kv-scales.h"
 #include "llama-model.h"
@@ -214,6 +215,10 @@ bool llama_turbo_check_params(const llama_model & model, llama_context_params & 
     return false;
 }
 
+bool llama_turbo_any_turbo_k(const llama_model & model, const llama_context_params & params) {
+    return is_turbo(params.type_k) || any(llama_kv_policy(params.type_k, exceptions(params, true), llama_turbo_kv_layers(model).size()), is_turbo);
+}
+
 static void check_rotation(const char * kv, ggml_type type, bool rot, int n_embd_head) {
     if (!is_turbo(type) || rot || n_embd_head == 0) {
         return;
@@ -267,7 +272,8 @@ static thread_local const llama_context_params * options = nullptr;
 static thread_local std::shared_ptr<const llama_kv_scales> options_scales;
 
 llama_turbo_options_scope::llama_turbo_options_scope(const llama_model & model, const llama_context_params & params) : outer(options), outer_scales(options_scales) {
-    options_scales = params.kv_calib && *params.kv_calib ? std::make_shared<llama_kv_scales>(model, params.kv_calib, params.offload_kqv) : nullptr;
+    const auto fit = llama_kv_fit_scope::current();
+    options_scales = fit ? std::make_shared<llama_kv_scales>(model, *fit, params.offload_kqv) : nullptr;
     options = &params;
 }
 
@@ -278,6 +284,24 @@ llama_turbo_options_scope::~llama_turbo_options_scope() {
 
 std::shared_ptr<const llama_kv_scales> llama_turbo_scales() {
     return options_scales;
+}
+
+//
+// log
+//
+
+static thread_local bool muted = false;
+
+llama_turbo_mute::llama_turbo_mute() {
+    muted = true;
+}
+
+llama_turbo_mute::~llama_turbo_mute() {
+    muted = false;
+}
+
+bool llama_turbo_is_mute(ggml_log_level level) {
+    return muted && level != GGML_LOG_LEVEL_ERROR;
 }
 
 //

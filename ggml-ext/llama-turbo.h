@@ -18,7 +18,7 @@ struct llama_model;
 // caches take types and sizes alone: what they do not pass on is found here.
 class llama_turbo_options_scope {
 public:
-    // reads the key scales. throws std::runtime_error
+    // takes the key scales of the current llama_kv_fit_scope. throws std::runtime_error
     llama_turbo_options_scope(const llama_model & model, const llama_context_params & params);
     ~llama_turbo_options_scope();
 
@@ -29,6 +29,18 @@ private:
     const llama_context_params * outer;
     std::shared_ptr<const llama_kv_scales> outer_scales;
 };
+
+// while it lives, the log of this thread has no more than errors. not copied, not nested
+struct llama_turbo_mute {
+    llama_turbo_mute();
+    ~llama_turbo_mute();
+};
+
+// asked of every line of the log
+bool llama_turbo_is_mute(ggml_log_level level);
+
+// whether K of any layer is of a turbo type
+bool llama_turbo_any_turbo_k(const llama_model & model, const llama_context_params & params);
 
 // the key scales of a new cache, or null
 std::shared_ptr<const llama_kv_scales> llama_turbo_scales();

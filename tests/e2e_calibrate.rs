@@ -141,13 +141,172 @@ fn auto_calibrates_once() {
     }
 }
 
+/// Files that a cache has for models.
+fn kept(cache: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(cache.join("kv-calib")) else { return Vec::new() };
+    let mut files: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
+    files.sort();
+    files
+}
+
+/// The id of the scales that a program's log names.
+fn id(ran: &Finished) -> &str {
+    ran.assert_success();
+    let line = ran.text().lines().position(|line| line.contains("llama_kv_scales: key scales"));
+    let text = if ran.stdout.contains("llama_kv_scales:") { &ran.stdout } else { &ran.stderr };
+    line.and_then(|_| text.split_once("llama_kv_scales:"))
+        .and_then(|(_, line)| line.split_once(", id "))
+        .and_then(|(_, id)| id.get(..16))
+        .unwrap_or_else(|| panic!("no scales: {}", ran.text()))
+}
+
+/// Turbo keys have scales without being told to, and what is asked for otherwise is heeded.
 #[test]
-fn a_cache_folder_that_cannot_be_is_refused() {
+fn scales_are_the_default_of_turbo_keys() {
+    let (dir, model) = folder();
+    let cache = dir.path().join("cache");
+    let env = [("LLAMA_CACHE", utf8(&cache))];
+    for args in [&["--kv-calib", "off"][..], &["-ctk", "q8_0"], &["-ctk", "f16", "-ctv", "f16"]] {
+        let ran = complete(COMPLETION, &model, args, &env);
+        ran.assert_success();
+        assert!(!ran.text().contains("key scales"), "{args:?}: {}", ran.text());
+        assert_eq!(kept(&cache), [] as [PathBuf; 0], "{args:?}");
+    }
+    let first = complete(COMPLETION, &model, &[], &env);
+    let made = kept(&cache);
+    assert!(first.text().contains("calibrating key scales, once"), "{}", first.text());
+    assert!(first.text().contains("(quick fit; turboquant calibrate"), "{}", first.text());
+    assert!(matches!(&made[..], [file] if utf8(file).contains("-quick")), "{made:?}");
+    for args in
+        [&["-ctk", "turbo2"][..], &["-ctk", "q8_0,last1=turbo4"], &["--kv-preset", "quality"]]
+    {
+        let ran = complete(CLI, &model, args, &env);
+        assert_eq!(id(&ran), id(&first), "{args:?}");
+        assert!(!ran.text().contains("calibrating key scales"), "{args:?}: {}", ran.text());
+    }
+    let ran = complete(CLI, &model, &["--kv-calib", "off", "--kv-preset", "quality"], &env);
+    ran.assert_success();
+    assert!(!ran.text().contains("key scales"), "{}", ran.text());
+    assert_eq!(kept(&cache), made);
+
+    // The small context that ran the text is not in the log.
+    let contexts = |ran: &Finished| ran.text().matches("llama_context: n_ctx ").count();
+    assert_eq!(contexts(&first), contexts(&complete(COMPLETION, &model, &[], &env)));
+}
+
+/// A thorough fit takes the place of the quick one.
+#[test]
+fn calibrating_replaces_the_quick_fit() {
+    let (dir, model) = folder();
+    let cache = dir.path().join("cache");
+    let env = [("LLAMA_CACHE", utf8(&cache))];
+    let quick = complete(COMPLETION, &model, &[], &env);
+    let out = dir.path().join("elsewhere.gguf");
+    let calibrate = |args: &[&str]| {
+        let all = [&["calibrate", "-m", utf8(&model), "-n", "400"], args].concat();
+        run(TURBOQUANT, &all, &env, LIMIT)
+    };
+    calibrate(&["-o", utf8(&out)]).assert_success();
+    assert_eq!(kept(&cache).len(), 1, "-o names the only place");
+    let done = calibrate(&[]);
+    done.assert_success();
+    assert!(done.stdout.contains("kept for every program"), "{}", done.text());
+    assert_eq!(kept(&cache).len(), 2);
+    let thorough = complete(COMPLETION, &model, &[], &env);
+    assert!(thorough.text().contains("(thorough fit)"), "{}", thorough.text());
+    let named = complete(COMPLETION, &model, &["--kv-calib", utf8(&out)], &env);
+    assert_eq!(id(&named), id(&thorough));
+    assert_ne!(id(&quick), id(&thorough));
+
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("written");
+    let refused = run(
+        TURBOQUANT,
+        &["calibrate", "-m", utf8(&model), "-n", "256"],
+        &[("LLAMA_CACHE", utf8(&file))],
+        LIMIT,
+    );
+    refused.assert_refused(&["was written", "not kept in the cache", utf8(&file)]);
+}
+
+/// Without a place to keep them, the program has its scales all the same, and says so.
+#[test]
+fn a_cache_folder_that_cannot_be_is_said() {
     let (dir, model) = folder();
     let file = dir.path().join("file");
     fs::write(&file, "").expect("written");
-    complete(COMPLETION, &model, &["--kv-calib", "auto"], &[("LLAMA_CACHE", utf8(&file))])
-        .assert_refused(&["cannot make the folder", utf8(&file), "LLAMA_CACHE"]);
+    let no_folder =
+        [("LLAMA_CACHE", ""), ("XDG_CACHE_HOME", ""), ("HOME", ""), ("LOCALAPPDATA", "")];
+    let mut ids = Vec::new();
+    for args in [&[][..], &["--kv-calib", "auto"]] {
+        let of_file = complete(COMPLETION, &model, args, &[("LLAMA_CACHE", utf8(&file))]);
+        let words = ["not kept", "cannot make the folder", utf8(&file), "LLAMA_CACHE", "in memory"];
+        let of_none = complete(COMPLETION, &model, args, &no_folder);
+        for (ran, words) in [
+            (&of_file, &words[..]),
+            (&of_none, &["not kept", "no cache folder is known", "LLAMA_CACHE", "in memory"]),
+        ] {
+            for word in words {
+                assert!(ran.text().contains(word), "no {word:?} in: {}", ran.text());
+            }
+            ids.push(id(ran).to_string());
+        }
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "the same scales each time: {ids:?}");
+}
+
+/// What lies in the cache and is damaged is made again; what a killed process left is removed.
+#[test]
+fn a_damaged_cache_mends_itself() {
+    let (dir, model) = folder();
+    let cache = dir.path().join("cache");
+    let env = [("LLAMA_CACHE", utf8(&cache))];
+    let first = complete(COMPLETION, &model, &[], &env);
+    let [file] = &kept(&cache)[..] else { panic!("one file: {:?}", kept(&cache)) };
+    let good = fs::read(file).expect("a file");
+    let hour = Duration::from_secs(2 * 3600);
+    for bad in [&good[..good.len() / 2], b"", &vec![b'x'; good.len()]] {
+        fs::write(file, bad).expect("written");
+        let (old, young) = (file.with_extension("1.part"), file.with_extension("2.part"));
+        fs::write(&old, "half").expect("written");
+        fs::write(&young, "half").expect("written");
+        let before = std::time::SystemTime::now() - hour;
+        fs::File::options()
+            .write(true)
+            .open(&old)
+            .expect("a file")
+            .set_modified(before)
+            .expect("set");
+        let ran = complete(COMPLETION, &model, &[], &env);
+        assert_eq!(id(&ran), id(&first));
+        for word in ["in the cache is ignored", "damaged", "calibrating key scales"] {
+            assert!(ran.text().contains(word), "no {word:?} in: {}", ran.text());
+        }
+        assert!(fs::read(file).expect("a file") == good);
+        assert!(!old.exists() && young.exists());
+        fs::remove_file(young).expect("our file");
+    }
+    // A thorough one that is damaged gives way to the quick one.
+    let name = utf8(file).replace("-quick1", "");
+    fs::write(&name, &good[..10]).expect("written");
+    let ran = complete(COMPLETION, &model, &[], &env);
+    assert_eq!(id(&ran), id(&first));
+    assert!(ran.text().contains("is ignored") && ran.text().contains(&name), "{}", ran.text());
+}
+
+/// They need not wait for each other: each writes a file of its own and renames it.
+#[test]
+fn processes_may_fit_at_once() {
+    let (dir, model) = folder();
+    let cache = dir.path().join("cache");
+    let ran: Vec<_> = std::thread::scope(|scope| {
+        let one = || complete(COMPLETION, &model, &[], &[("LLAMA_CACHE", utf8(&cache))]);
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
+        all.into_iter().map(|one| one.join().expect("no panic")).collect()
+    });
+    assert!(ran.iter().all(|one| id(one) == id(&ran[0])));
+    assert_eq!(kept(&cache).len(), 1, "{:?}", kept(&cache));
 }
 
 #[test]

@@ -209,5 +209,10 @@ fn a_model_that_runs_is_looked_at() {
     assert_check(&ran, "speed", "ok", &["t/s"]);
     assert_check(&ran, "anchors", "ok", &["on"]);
     assert_check(&ran, "size", "ok", &["at 8192 tokens", "180.0 MiB of f16"]);
-    assert_check(&ran, "calibration", "ok", &["--kv-calib"]);
+    assert_check(
+        &ran,
+        "calibration",
+        "ok",
+        &["quick key scales, id ", ".gguf", "--kv-calib", "turboquant calibrate"],
+    );
 }

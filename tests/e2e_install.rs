@@ -185,6 +185,7 @@ fn what_is_installed_is_complete_and_tells_no_path() {
         "bin/llama-server",
         "lib/libturboquant.a",
         "include/llama-cpp.h",
+        "include/llama-kv-calib.h",
         "include/gguf.h",
         "include/turboquant.h",
         "include/ggml-anchors.h",

@@ -6,13 +6,16 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use common::gguf::{Tiny, write_tiny_model};
-use common::gguf_file::Gguf;
+use common::gguf::{Tiny, text, uint, write_tiny_model};
+use common::gguf_file::{Gguf, Tensor};
 use common::latent::write_latent_model;
 use llama_turboquant::llama::calibrate::{CalibrateError, CalibrateOptions, calibrate};
 use llama_turboquant::llama::{
-    Context, ContextParams, KvCalibration, Model, ModelError, PathError,
+    CacheType, Context, ContextParams, KvCalibration, KvFitKind, Model, ModelError, PathError,
+    on_fit_progress,
 };
 
 const OLD: &[u8] = b"what was there before";
@@ -93,6 +96,177 @@ fn a_calibration_reports_what_it_did() {
     let scales = KvCalibration::File(folder.out.clone());
     Context::new(&model, &params().kv_calibration(scales)).expect("a context");
     assert_eq!(fs::read_dir(folder.dir.path()).expect("a folder").count(), 2);
+}
+
+/// A model that no other test and no earlier run has: nothing is kept of it.
+fn new_model(path: &Path, change: impl FnOnce(&mut Gguf)) {
+    write_tiny_model(path, Tiny { key_bias: 3.0, sharpness: 30.0, ..Tiny::new(64) });
+    let mut file = Gguf::read(path);
+    let norm = file.tensors.iter_mut().find(|t| t.name == "blk.0.attn_norm.weight");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time");
+    // The lowest bits of some weights.
+    let norm = norm.expect("a norm");
+    for (i, byte) in now.as_nanos().to_le_bytes().into_iter().enumerate() {
+        norm.data[4 * i] = byte;
+    }
+    change(&mut file);
+    file.write(path);
+}
+
+fn turbo4() -> ContextParams {
+    params().cache_types(CacheType::Turbo4, CacheType::Turbo4)
+}
+
+/// Progress is told to one callback in a process: a test that sets it holds this.
+static PROGRESS: Mutex<()> = Mutex::new(());
+
+/// One fit for all contexts of a model, also when threads make them at once.
+#[test]
+fn threads_share_a_fit() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("model.gguf");
+    new_model(&file, |_| ());
+    let _progress = PROGRESS.lock().unwrap_or_else(|e| e.into_inner());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    on_fit_progress(move |done| {
+        counted.fetch_add(usize::from(done >= 1.0), Ordering::Relaxed);
+        true
+    });
+    let model = Model::load(&file).expect("the model loads");
+    let fits: Vec<_> = std::thread::scope(|scope| {
+        let one = || Context::new(&model, &turbo4()).expect("a context").kv_fit();
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
+        all.into_iter().map(|one| one.join().expect("no panic")).collect()
+    });
+    on_fit_progress(|_| true);
+    let first = fits[0].clone().expect("key scales");
+    assert_eq!(first.kind, KvFitKind::Quick);
+    assert!(first.source.as_ref().is_some_and(|source| source.is_file()), "{first:?}");
+    assert!(fits.iter().all(|fit| fit.as_ref() == Some(&first)), "{fits:?}");
+    assert!(calls.load(Ordering::Relaxed) >= 1);
+    // The file is gone, the process still has its scales.
+    fs::remove_file(first.source.as_ref().expect("a file")).expect("our file");
+    assert_eq!(Context::new(&model, &turbo4()).expect("a context").kv_fit(), Some(first));
+}
+
+/// Saved states carry the id of the fit: it may not depend on how many threads made it.
+#[test]
+fn fits_are_the_same_whatever_made_them() {
+    let folder = Folder::new(Tiny { key_bias: 3.0, sharpness: 30.0, ..Tiny::new(64) });
+    let files = [1, 2, 3, 5].map(|n_threads| {
+        let mut options = n_tokens(256);
+        options.n_threads = n_threads;
+        calibrate(&folder.model, &folder.out, &options, |_| true, |_| ()).expect("a calibration");
+        fs::read(&folder.out).expect("a file")
+    });
+    assert!(files.iter().all(|file| *file == files[0]));
+}
+
+/// A state is refused with what would take it.
+#[test]
+fn a_state_under_another_fit_names_the_way_out() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("model.gguf");
+    new_model(&file, |_| ());
+    let model = Model::load(&file).expect("the model loads");
+    let off = turbo4().kv_calibration(KvCalibration::Off);
+    let state = |params: &ContextParams| {
+        let mut context = Context::new(&model, params).expect("a context");
+        context.append(&[5, 6, 7], 0).expect("it decodes");
+        context.state().expect("a state")
+    };
+    let refusal = |params: &ContextParams, state: &[u8]| {
+        let mut context = Context::new(&model, params).expect("a context");
+        context.set_state(state).expect_err("refused").to_string()
+    };
+    let (plain, quick) = (state(&off), state(&turbo4()));
+    let fit = Context::new(&model, &turbo4()).expect("a context").kv_fit().expect("key scales");
+    let source = fit.source.clone().expect("a file").display().to_string();
+    let log = refusal(&turbo4(), &plain);
+    assert!(log.contains("--kv-calib off"), "{log}");
+    let log = refusal(&off, &quick);
+    assert!(log.contains(&source) && log.contains("--kv-calib"), "{log}");
+
+    // A thorough fit takes over; the quick one is still there for what was saved.
+    let mut options = n_tokens(400);
+    options.keep = true;
+    calibrate(&file, &dir.path().join("scales.gguf"), &options, |_| true, |_| ()).expect("scales");
+    let log = refusal(&turbo4(), &quick);
+    assert!(log.contains(&source), "{log}");
+    let named = turbo4().kv_calibration(KvCalibration::File(source.into()));
+    let mut context = Context::new(&model, &named).expect("a context");
+    assert_eq!(context.kv_fit().map(|fit| fit.kind), Some(KvFitKind::File));
+    context.set_state(&quick).expect("it is restored");
+    let thorough = Context::new(&model, &turbo4()).expect("a context").kv_fit().expect("scales");
+    assert_eq!(thorough.kind, KvFitKind::Thorough);
+    assert_ne!(thorough.id, fit.id);
+}
+
+/// Stopped by the callback: the context has no scales, and the next one tries again.
+#[test]
+fn a_fit_that_is_stopped_leaves_a_context_without() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("model.gguf");
+    new_model(&file, |_| ());
+    let model = Model::load(&file).expect("the model loads");
+    let _progress = PROGRESS.lock().unwrap_or_else(|e| e.into_inner());
+    let two_threads = turbo4().n_threads(2);
+    let stop = Arc::new(AtomicBool::new(true));
+    let (stopping, thread) = (Arc::clone(&stop), std::thread::current().id());
+    on_fit_progress(move |_| {
+        std::thread::current().id() != thread || !stopping.load(Ordering::Relaxed)
+    });
+    assert_eq!(Context::new(&model, &two_threads).expect("a context").kv_fit(), None);
+    stop.store(false, Ordering::Relaxed);
+    assert!(Context::new(&model, &two_threads).expect("a context").kv_fit().is_some());
+}
+
+/// No text can be cut into tokens: norms of queries and keys say enough, where there are any.
+#[test]
+fn models_without_a_text_have_the_scales_of_their_norms() {
+    let without_text = |file: &mut Gguf, arch: &str| {
+        file.metadata.retain(|(key, _)| !key.starts_with("tokenizer."));
+        file.metadata.push(("tokenizer.ggml.model".into(), text("none")));
+        file.metadata.push((format!("{arch}.vocab_size"), uint(259)));
+    };
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("model.gguf");
+    new_model(&file, |file| without_text(file, "llama"));
+    let model = Model::load(&file).expect("the model loads");
+    let context = Context::new(&model, &turbo4()).expect("a context");
+    assert_eq!(context.kv_fit(), None);
+    let asked = turbo4().kv_calibration(KvCalibration::Auto);
+    let error = Context::new(&model, &asked).expect_err("refused").to_string();
+    assert!(error.contains("no vocabulary"), "{error}");
+
+    new_model(&file, |file| {
+        without_text(file, "qwen3");
+        for (key, value) in &mut file.metadata {
+            if let Some(rest) = key.strip_prefix("llama.") {
+                *key = format!("qwen3.{rest}");
+            }
+            if key == "general.architecture" {
+                *value = text("qwen3");
+            }
+        }
+        file.tensors.retain(|tensor| !tensor.name.ends_with(".bias"));
+        for (name, low) in [("q", 0.5f32), ("k", 2.0)] {
+            // Channels 0 and 32 turn together.
+            let weights = (0..64).map(|channel| if channel % 32 == 0 { low } else { 1.0 });
+            file.tensors.push(Tensor::f32(
+                format!("blk.0.attn_{name}_norm.weight"),
+                vec![64],
+                weights,
+            ));
+        }
+    });
+    let model = Model::load(&file).expect("the model loads");
+    let mut context = Context::new(&model, &turbo4()).expect("a context");
+    let fit = context.kv_fit().expect("key scales");
+    assert_eq!((fit.kind, fit.source), (KvFitKind::Norms, None));
+    context.append(&[5, 6, 7], 0).expect("it decodes");
+    assert!(context.last_logits().expect("logits").iter().all(|logit| logit.is_finite()));
 }
 
 #[test]
@@ -210,6 +384,9 @@ fn latent_attention_is_refused() {
 
     let model = Model::load(&folder.model).expect("the model loads");
     Context::new(&model, &params()).expect("a context");
+    // By default it goes without.
+    let possible = params().kv_calibration(KvCalibration::IfPossible);
+    assert_eq!(Context::new(&model, &possible).expect("a context").kv_fit(), None);
     // Whatever the file, it is not read.
     for scales in [KvCalibration::File(folder.out.clone()), KvCalibration::Auto] {
         let error = Context::new(&model, &params().kv_calibration(scales)).expect_err("refused");

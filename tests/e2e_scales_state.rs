@@ -19,9 +19,10 @@ fn options(kv_calib: Option<&Path>) -> Options<'_> {
     Options { kv_calib, ..Options::new((TURBO4, TURBO4)) }
 }
 
-/// The ids that a log has, of 16 digits each.
+/// The ids that a log has, of 16 digits each, but for those in the names of files.
 fn ids(log: &str) -> Vec<&str> {
-    let words = log.split(|c: char| !c.is_ascii_hexdigit());
+    let words =
+        log.split('\'').step_by(2).flat_map(|text| text.split(|c: char| !c.is_ascii_hexdigit()));
     words.filter(|word| word.len() == 16).collect()
 }
 

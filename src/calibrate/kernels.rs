@@ -56,6 +56,7 @@ pub(super) fn distance2(x: &[f32], y: &[f32]) -> f32 {
     total(sums) + rest.sum::<f32>()
 }
 
+#[inline(always)]
 fn add(sums: &mut [[f32; 4]; 4], term: impl Fn(usize) -> f32) {
     for (i, sums) in sums.iter_mut().enumerate() {
         for (j, sum) in sums.iter_mut().enumerate() {
@@ -65,6 +66,7 @@ fn add(sums: &mut [[f32; 4]; 4], term: impl Fn(usize) -> f32) {
 }
 
 /// As vectors for as long as possible.
+#[inline]
 fn total([a, b, c, d]: [[f32; 4]; 4]) -> f32 {
     let [a, b, c, d] = array::from_fn(|i| (a[i] + b[i]) + (c[i] + d[i]));
     (a + b) + (c + d)

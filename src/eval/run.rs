@@ -10,7 +10,7 @@ use super::room::{self, NoRoomForLogits};
 use super::settings::{CacheSettings, N_UBATCH, PairError};
 use crate::llama::{
     Batch, BatchError, CachePolicy, CacheType, Context, ContextError, ContextParams, DecodeError,
-    Exception, MemoryUse, Model, OutputError, SequenceError, Token, VocabError,
+    Exception, KvFit, MemoryUse, Model, OutputError, SequenceError, Token, VocabError,
 };
 
 /// On what pairs are compared, and how their contexts are made.
@@ -55,6 +55,8 @@ pub struct PairScore {
     pub bits_per_value: f64,
     /// Of the context of a chunk.
     pub memory: MemoryUse,
+    /// Its key scales; none: it has none.
+    pub fit: Option<KvFit>,
     /// Quality, over all chunks.
     pub summary: Summary,
 }
@@ -239,12 +241,19 @@ struct Pair {
     k: CachePolicy,
     v: CachePolicy,
     memory: MemoryUse,
+    fit: Option<KvFit>,
     places: Vec<Compared>,
 }
 
 impl Pair {
     fn new((k, v): &(CachePolicy, CachePolicy)) -> Self {
-        Self { k: k.clone(), v: v.clone(), memory: MemoryUse::default(), places: Vec::new() }
+        Self {
+            k: k.clone(),
+            v: v.clone(),
+            memory: MemoryUse::default(),
+            fit: None,
+            places: Vec::new(),
+        }
     }
 
     fn params(&self, cache: &CacheSettings, n_ctx: u32) -> ContextParams {
@@ -258,6 +267,7 @@ impl Pair {
     ) -> Result<Context, EvalError> {
         let context = Context::new(model, params)?;
         self.memory = context.memory_use()?;
+        self.fit = context.kv_fit();
         Ok(context)
     }
 
@@ -301,6 +311,7 @@ impl Pair {
         PairScore {
             bits_per_value: 16.0 * self.memory.kv() as f64 / f16_bytes,
             memory: self.memory,
+            fit: self.fit,
             summary: Summary::new(&self.places).expect("a chunk has places that are scored"),
             k: self.k,
             v: self.v,

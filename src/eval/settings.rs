@@ -14,7 +14,7 @@ pub struct CacheSettings {
     pub n_threads: Option<u32>,
     /// Key anchors. Default: automatic.
     pub anchors: KvAnchors,
-    /// Key scales. Default: none.
+    /// Key scales. Default: where K is of a turbo type, those of the user's cache or a quick fit.
     pub calibration: Option<KvCalibration>,
     /// Default: automatic.
     pub flash_attention: FlashAttention,
@@ -37,7 +37,7 @@ pub(super) const N_UBATCH: u32 = 512;
 impl CacheSettings {
     /// The same without anchors and scales.
     pub(super) fn plain(&self) -> Self {
-        Self { anchors: KvAnchors::Off, calibration: None, ..self.clone() }
+        Self { anchors: KvAnchors::Off, calibration: Some(KvCalibration::Off), ..self.clone() }
     }
 
     /// Layers with a sliding window keep no more than they need, as in most programs.

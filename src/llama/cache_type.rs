@@ -186,8 +186,13 @@ impl KvAnchors {
 pub enum KvCalibration {
     /// A file of [`calibrate`](super::calibrate::calibrate).
     File(PathBuf),
-    /// A file in the user's cache folder, which is made first, in seconds to minutes, if it is not there.
+    /// The scales that the user's cache folder has for the model, for K of any type. If it has none, they are fitted first,
+    /// in seconds (a quick fit), and kept there. An error where they cannot be.
     Auto,
+    /// As [`KvCalibration::Auto`], but without scales where they cannot be, as the log then says.
+    IfPossible,
+    /// No scales.
+    Off,
 }
 
 #[cfg(test)]

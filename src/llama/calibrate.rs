@@ -1,6 +1,6 @@
 //! Key scales: fitted once to a model, read by its contexts (`kv_calib`, `--kv-calib`).
 
-use std::ffi::{CString, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::path::{Path, PathBuf};
 
 use super::error::{Exception, ModelError, PathError};
@@ -21,6 +21,8 @@ pub struct CalibrateOptions {
     pub n_threads: u32,
     /// Layers to keep on GPUs; none: all that fit.
     pub n_gpu_layers: Option<u32>,
+    /// Whether the user's cache gets a copy, which contexts of the model find and prefer to a quick fit.
+    pub keep: bool,
 }
 
 /// What calibration predicts for a layer's keys.
@@ -71,6 +73,14 @@ pub enum CalibrateError {
         /// What llama.cpp logged.
         reason: String,
     },
+    /// The file was written, but the user's cache has no copy of it.
+    #[error("{} was written: {reason}", path.display())]
+    Keep {
+        /// The file.
+        path: PathBuf,
+        /// What llama.cpp logged.
+        reason: String,
+    },
     /// The scales would replace the model.
     #[error("{} is the model: name another file for the scales", path.display())]
     IsModel {
@@ -101,7 +111,7 @@ pub fn calibrate(
     if is_same_file(model, out) {
         return Err(CalibrateError::IsModel { path: out.into() });
     }
-    let out = path_to_c(out)?;
+    let file = path_to_c(out)?;
     let nul = |e: std::ffi::NulError| CalibrateError::Nul { position: e.nul_position() };
     let text = options.text.as_deref().map(CString::new).transpose().map_err(nul)?;
     let n_tokens = to_i32(options.n_tokens, "n_tokens")?;
@@ -129,11 +139,12 @@ pub fn calibrate(
     // SAFETY: the model is loaded, and nobody else has it; the callbacks are called on this thread, during the call, with
     // their own data.
     let calibrate = || unsafe {
-        fence::tq_kv_calibrate(loaded.raw(), out.as_ptr(), &raw const params, &raw mut done)
+        fence::tq_kv_calibrate(loaded.raw(), file.as_ptr(), &raw const params, &raw mut done)
     };
     let (status, reason) = log::errors_of(calibrate);
     fenced(status)?;
     match (done, callbacks.stopped) {
+        (true, _) if options.keep => keep(&loaded, &file, out),
         (true, _) => Ok(()),
         (false, true) => Err(CalibrateError::Stopped),
         (false, false) => {
@@ -141,6 +152,13 @@ pub fn calibrate(
             Err(CalibrateError::Calibrate { path: model.into(), reason })
         }
     }
+}
+
+fn keep(model: &Model, file: &CStr, path: &Path) -> Result<(), CalibrateError> {
+    // SAFETY: the model is loaded, the path terminated; what may throw in there is caught there.
+    let (kept, reason) =
+        log::errors_of(|| unsafe { sys::llama_kv_calib_keep(model.raw(), file.as_ptr()) });
+    if kept { Ok(()) } else { Err(CalibrateError::Keep { path: path.into(), reason }) }
 }
 
 /// Whether two paths lead to one file that is there.

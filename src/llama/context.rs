@@ -61,6 +61,8 @@ impl Context {
         let calibration = match &params.calibration {
             None => None,
             Some(KvCalibration::Auto) => Some(c"auto".to_owned()),
+            Some(KvCalibration::IfPossible) => Some(c"try".to_owned()),
+            Some(KvCalibration::Off) => Some(c"off".to_owned()),
             Some(KvCalibration::File(path)) => Some(path_to_c(path)?),
         };
         let pointer =

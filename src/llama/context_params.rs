@@ -227,7 +227,8 @@ impl ContextParams {
         Self { anchors, ..self }
     }
 
-    /// Where key scales come from. Default: there are none.
+    /// Where key scales come from. Default: where K is of a turbo type, as [`KvCalibration::IfPossible`] says; else there are
+    /// none.
     pub fn kv_calibration(self, calibration: KvCalibration) -> Self {
         Self { calibration: Some(calibration), ..self }
     }

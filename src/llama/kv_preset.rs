@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::cache_type::CacheType;
+use super::cache_type::{CacheType, KvCalibration};
 
 /// A pair of types for K and V, as `--kv-preset` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +40,11 @@ impl KvPreset {
             Self::K4V4 => (CacheType::Turbo4, CacheType::Turbo4),
             Self::Quality => (CacheType::Q8_0, CacheType::Turbo4),
         }
+    }
+
+    /// What goes with the types; None: what is the default for them.
+    pub fn calibration(self) -> Option<KvCalibration> {
+        (self == Self::Quality).then_some(KvCalibration::IfPossible)
     }
 }
 
@@ -81,7 +86,8 @@ mod tests {
                 .expect("the tools have it")
                 .split_whitespace()
                 .collect();
-            assert_eq!(row, format!("{{\"{preset}\",\"{k}\",\"{v}\"}},"));
+            let scales = if preset.calibration().is_some() { "try" } else { "" };
+            assert_eq!(row, format!("{{\"{preset}\",\"{k}\",\"{v}\",\"{scales}\"}},"));
             assert_eq!(preset.name().parse(), Ok(preset));
         }
         assert_eq!(tools.matches("    { \"").count(), KvPreset::ALL.len());

@@ -28,6 +28,7 @@ mod error;
 mod ffi;
 mod generate;
 mod grammar;
+mod kv_fit;
 mod kv_preset;
 pub mod log;
 mod logprobs;
@@ -68,6 +69,7 @@ pub use error::{
 };
 pub use generate::{Finish, GenerateOptions, Generation, Piece};
 pub use grammar::GrammarTrigger;
+pub use kv_fit::{KvFit, KvFitKind, on_fit_progress};
 pub use kv_preset::{KvPreset, UnknownPreset};
 pub use logprobs::TokenLogprob;
 pub use lora::Lora;

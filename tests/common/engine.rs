@@ -156,7 +156,7 @@ pub struct Options<'a> {
     pub unified: bool,
     pub flash_attn: sys::llama_flash_attn_type,
     pub anchors: sys::llama_kv_anchors_type,
-    /// A file of key scales.
+    /// A file of key scales; None: there are none, whatever K is.
     pub kv_calib: Option<&'a Path>,
 }
 
@@ -208,8 +208,8 @@ impl<'m> Context<'m> {
         params.kv_unified = options.unified;
         params.flash_attn_type = options.flash_attn;
         params.kv_anchors = options.anchors;
-        let kv_calib = options.kv_calib.map(c_path);
-        params.kv_calib = kv_calib.as_ref().map_or(std::ptr::null(), |file| file.as_ptr());
+        let kv_calib = options.kv_calib.map_or(c"off".to_owned(), c_path);
+        params.kv_calib = kv_calib.as_ptr();
         let (raw, log) = logged(|| {
             // SAFETY: the model outlives the context by 'm, the path the call.
             unsafe { sys::llama_init_from_model(model.raw.as_ptr(), params) }

@@ -81,6 +81,7 @@ pub fn without_llama_variables(command: &mut Command) -> &mut Command {
             command.env_remove(name);
         }
     }
+    command.env_remove("TQ_KV_CALIB_DIR");
     command.env("LLAMA_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/llama-cache"))
 }
 

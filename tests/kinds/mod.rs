@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use llama_turboquant::llama::calibrate::{CalibrateOptions, calibrate};
 use llama_turboquant::llama::{
-    Batch, ChatMessage, ChatSession, ChatTemplate, Context, ContextError, ContextParams,
-    DecodeError, Dry, FlashAttention, GenerateOptions, Lora, Model, ModelProbe, OutputError,
-    Penalties, Pooling, Sampler, Token,
+    Batch, CacheType, ChatMessage, ChatSession, ChatTemplate, Context, ContextError, ContextParams,
+    DecodeError, Dry, FlashAttention, GenerateOptions, KvCalibration, KvFitKind, Lora, Model,
+    ModelProbe, OutputError, Penalties, Pooling, Sampler, Token,
 };
 
 use crate::common::gguf::tokens;
@@ -141,6 +141,37 @@ fn positions_end_where_learned_ones_do() {
         assert_eq!(whole, expected, "{kind:?}");
         if learned {
             context.decode(&batch(&text[..n_ctx as usize], 0, 0)).expect("it decodes");
+        }
+    });
+}
+
+/// Encoders have no cache, and what cannot be run by itself has none either: each says nothing, or why.
+#[test]
+fn scales_are_for_models_that_can_be_run() {
+    each_kind(|kind, model, _| {
+        let turbo = || params().cache_types(CacheType::Turbo4, CacheType::F16);
+        let fitted = matches!(kind, Kind::Decoder | Kind::LearnedPositions);
+        for params in [turbo(), turbo().embeddings(true).n_seq_max(2).kv_unified(true)] {
+            let context = Context::new(model, &params).unwrap_or_else(|e| panic!("{kind:?}: {e}"));
+            let kind_of_fit = context.kv_fit().map(|fit| fit.kind);
+            assert_eq!(kind_of_fit, fitted.then_some(KvFitKind::Quick), "{kind:?}");
+        }
+        let none = [
+            params(),
+            params().cache_types(CacheType::Q8_0, CacheType::F16),
+            turbo().kv_calibration(KvCalibration::Off),
+        ];
+        for params in none {
+            let context = Context::new(model, &params).expect("a context");
+            assert_eq!(context.kv_fit(), None, "{kind:?}");
+        }
+        // What is asked for is made, or refused.
+        let asked = params().kv_calibration(KvCalibration::Auto);
+        match Context::new(model, &asked) {
+            Ok(context) => assert!(fitted && context.kv_fit().is_some(), "{kind:?}"),
+            Err(error) => {
+                assert!(!fitted && error.to_string().contains("key scales"), "{kind:?}: {error}");
+            }
         }
     });
 }

@@ -53,6 +53,7 @@ impl ModelArgs {
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }
+        progress::show_fits();
         Ok(model?)
     }
 }
@@ -82,8 +83,9 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// How keys are treated before they are quantized, and attention.
 #[derive(clap::Args)]
 pub struct KeyArgs {
-    /// Key scales: a file of `turboquant calibrate`, or auto for one in the user's cache, made at first use.
-    #[arg(long, value_name = "FILE|auto")]
+    /// Key scales: a file of `turboquant calibrate`; auto for those in the user's cache, made in seconds at first use of a
+    /// model; or off [default: auto where K is of a turbo type, else off].
+    #[arg(long, value_name = "FILE|auto|off")]
     kv_calib: Option<String>,
     /// Key anchors: keys relative to means of the keys around. Auto: for turbo types.
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Mode::Auto)]
@@ -126,9 +128,12 @@ impl KeyArgs {
         settings
     }
 
+    /// None: the default.
     pub fn calibration(&self) -> Option<KvCalibration> {
         self.kv_calib.as_deref().map(|value| match value {
             "auto" => KvCalibration::Auto,
+            "off" => KvCalibration::Off,
+            "try" => KvCalibration::IfPossible,
             file => KvCalibration::File(file.into()),
         })
     }
@@ -166,6 +171,11 @@ pub struct TypeArgs {
 }
 
 impl TypeArgs {
+    /// What goes with a preset; None: the default.
+    pub fn calibration(&self) -> Option<KvCalibration> {
+        self.kv_preset.and_then(KvPreset::calibration)
+    }
+
     /// Of K and V.
     pub fn types(&self) -> (CachePolicy, CachePolicy) {
         if let Some(preset) = self.kv_preset {

@@ -11,16 +11,17 @@ use crate::log::{self, Errors};
 use crate::progress;
 use crate::table::Table;
 
-/// Fit key scales to a model, once: quantized keys then cost less quality (--kv-calib FILE).
+/// Fit key scales to a model thoroughly: quantized keys then cost less quality than with the quick fit of its first use.
 ///
-/// Runs a short text with an f16 cache and looks at queries, keys and values. The file is small, and good for every
-/// quantization of the model. Prints, for each layer, what turbo3 keys are predicted to cost without and with scales.
+/// Runs a text with an f16 cache and looks at queries, keys and values. The file is small, and good for every
+/// quantization of the model. Without -o the user's cache gets a copy, which every program then takes by itself. Prints, for
+/// each layer, what turbo3 keys are predicted to cost without and with scales.
 #[derive(clap::Args)]
 pub struct Args {
     /// The model, a GGUF file.
     #[arg(short, long, value_name = "FILE")]
     model: PathBuf,
-    /// Where to write the scales [default: beside the model, MODEL.kvcal.gguf].
+    /// Where to write the scales, for --kv-calib FILE [default: beside the model, MODEL.kvcal.gguf, and in the user's cache].
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// A text of yours, UTF-8 [default: one that comes with the program].
@@ -51,6 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
     options.n_tokens = args.tokens;
     options.n_threads = args.threads.unwrap_or(0);
     options.n_gpu_layers = args.n_gpu_layers;
+    options.keep = args.output.is_none();
 
     let bar = progress::bar("calibrating", 1000);
     let mut gains = Vec::new();
@@ -68,11 +70,15 @@ pub fn run(args: &Args) -> Result<()> {
     result?;
 
     crate::print(&format!(
-        "{}{}: {:.1} KiB in {:.1} s; use it with --kv-calib\n",
+        "{}{}: {:.1} KiB in {:.1} s; {}\n",
         table(&gains).text(),
         output.display(),
         std::fs::metadata(&output).map_or(0.0, |m| m.len() as f64 / 1024.0),
-        begin.elapsed().as_secs_f64()
+        begin.elapsed().as_secs_f64(),
+        match options.keep {
+            true => "kept for every program in the user's cache, too",
+            false => "use it with --kv-calib",
+        }
     ))
 }
 

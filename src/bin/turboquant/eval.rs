@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::args::{KeyArgs, ModelArgs, Pair, PairArgs, read_text};
 use crate::interrupt::Interrupt;
 use crate::plot::{self, scatter};
-use crate::table::{Format, Table};
+use crate::table::{self, Format, Table};
 use crate::units::mib;
 use crate::{progress, provenance};
 
@@ -70,9 +70,9 @@ pub fn run(args: &Args) -> Result<()> {
         begin.elapsed().as_secs_f64()
     ));
     crate::print(&match args.format {
-        Format::Table => table(&evaluation).text(),
-        Format::Csv => table(&evaluation).csv(),
-        Format::Md => table(&evaluation).markdown(),
+        Format::Table => rows(&evaluation).text(),
+        Format::Csv => rows(&evaluation).csv(),
+        Format::Md => rows(&evaluation).markdown(),
         Format::Json => format!("{:#}\n", json(args, &model, &evaluation)),
     })?;
     let draw = |path: &PathBuf| interrupt.hold(|| draw(path, &model, &evaluation));
@@ -96,7 +96,7 @@ fn scores(evaluation: &Evaluation) -> impl Iterator<Item = &PairScore> {
     std::iter::once(&evaluation.reference).chain(&evaluation.pairs)
 }
 
-fn table(evaluation: &Evaluation) -> Table {
+fn rows(evaluation: &Evaluation) -> Table {
     let mut table = Table::new([
         "K / V",
         "bits per value",
@@ -106,6 +106,7 @@ fn table(evaluation: &Evaluation) -> Table {
         "+-",
         "99% KLD",
         "top-1 %",
+        "scales",
     ]);
     for score in scores(evaluation) {
         let summary = &score.summary;
@@ -118,6 +119,7 @@ fn table(evaluation: &Evaluation) -> Table {
             format!("{:.4}", summary.mean_kld_error),
             format!("{:.4}", summary.kld_99),
             format!("{:.1}", 100.0 * summary.same_top),
+            table::fit(score.fit.as_ref()),
         ]);
     }
     table
@@ -137,6 +139,7 @@ fn json(args: &Args, model: &Model, evaluation: &Evaluation) -> Value {
             "kld_99": score.summary.kld_99,
             "max_kld": score.summary.max_kld,
             "same_top": score.summary.same_top,
+            "kv_fit": provenance::fit(score.fit.as_ref()),
         })
     };
     let settings = json!({

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use llama_turboquant::eval::Progress;
+use llama_turboquant::llama::on_fit_progress;
 
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
@@ -17,6 +18,21 @@ pub fn bar(what: &'static str, total: u64) -> ProgressBar {
     let bar = BARS.add(bar.with_message(what));
     bar.enable_steady_tick(Duration::from_secs(1));
     bar
+}
+
+/// A bar while key scales are fitted to a model for the first time.
+pub fn show_fits() {
+    let mut bar: Option<ProgressBar> = None;
+    on_fit_progress(move |done| {
+        let shown = bar.get_or_insert_with(|| self::bar("fitting key scales, once", 1000));
+        shown.set_position((1000.0 * f64::from(done)) as u64);
+        if done >= 1.0
+            && let Some(bar) = bar.take()
+        {
+            bar.finish_and_clear();
+        }
+        true
+    });
 }
 
 /// What a measurement tells its steps to: a bar, from the first of them until this is dropped. Never stops it.

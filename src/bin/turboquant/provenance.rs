@@ -1,7 +1,7 @@
 //! What every measurement carries: the build, the machine, and what was asked for.
 
 use llama_turboquant::kernels;
-use llama_turboquant::llama::{GGML, LLAMA_CPP, Model, cpu, features};
+use llama_turboquant::llama::{GGML, KvFit, LLAMA_CPP, Model, cpu, features};
 use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, ModelArgs};
@@ -21,6 +21,17 @@ pub fn with_provenance(mut of: Value) -> Value {
         all.append(of);
     }
     all
+}
+
+/// Key scales of a context; null: it has none.
+pub fn fit(fit: Option<&KvFit>) -> Value {
+    fit.map_or(Value::Null, |fit| {
+        json!({
+            "kind": fit.kind.name(),
+            "id": format!("{:016x}", fit.id),
+            "file": fit.source.as_ref().map(|file| file.display().to_string()),
+        })
+    })
 }
 
 /// Results of a verb that runs a model. `settings`: those of the verb, an object.

@@ -1,6 +1,7 @@
 //! Tables of results, for people and for programs.
 
 use comfy_table::{CellAlignment, presets};
+use llama_turboquant::llama::KvFit;
 
 /// What a table looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -70,4 +71,9 @@ impl Table {
         text.extend(self.rows.iter().map(|row| line(&mut row.iter().map(String::as_str)) + "\n"));
         text
     }
+}
+
+/// The key scales of a context in a row: `quick 0123abcd`, the beginning of their id.
+pub fn fit(fit: Option<&KvFit>) -> String {
+    fit.map_or("-".into(), |fit| format!("{} {:08x}", fit.kind, fit.id >> 32))
 }

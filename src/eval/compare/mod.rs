@@ -8,7 +8,7 @@ use super::divergence::{Compared, Summary};
 use super::room::NoRoomForLogits;
 use super::settings::{CacheSettings, PairError};
 use crate::llama::{
-    CachePolicy, ContextError, DecodeError, Exception, Finish, GenerateError, MemoryUse,
+    CachePolicy, ContextError, DecodeError, Exception, Finish, GenerateError, KvFit, MemoryUse,
     OutputError, SamplerError, SequenceError, Token, VocabError,
 };
 
@@ -56,6 +56,8 @@ pub struct PairRun {
     pub tokens_per_second: f64,
     /// Of its context.
     pub memory: MemoryUse,
+    /// Its key scales; none: it has none.
+    pub fit: Option<KvFit>,
     /// Bits per value of K and V, with scales and anchors: by the memory that is allocated.
     pub bits_per_value: f64,
 }

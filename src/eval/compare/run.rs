@@ -48,6 +48,7 @@ pub fn compare(
         let cache = if plain { options.cache.plain() } else { options.cache.clone() };
         let mut context = Context::new(model, &cache.params(n_ctx, k, v))?;
         let memory = context.memory_use()?;
+        let fit = context.kv_fit();
         let own = generate(&mut context, prompt, options, |n| step(0, n))?;
 
         let expected = runs.first().map_or(&own.tokens, |reference| &reference.tokens);
@@ -77,6 +78,7 @@ pub fn compare(
             places,
             tokens_per_second: own.timings.decode_per_second(),
             memory,
+            fit,
             bits_per_value: 16.0 * memory.kv() as f64 / f16_bytes,
         });
     }

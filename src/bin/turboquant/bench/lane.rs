@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use llama_turboquant::llama::{
-    Context, ContextParams, DecodeError, MemoryUse, Model, SequenceError, Token,
+    Context, ContextParams, DecodeError, KvFit, MemoryUse, Model, SequenceError, Token,
 };
 
 use super::setting::Setting;
@@ -16,6 +16,7 @@ pub struct Lane {
     pub setting: Setting,
     pub context: Context,
     pub memory: MemoryUse,
+    pub fit: Option<KvFit>,
     depth: u32,
     /// The sequence at `depth`, where the memory cannot forget a part of it.
     base: Option<Vec<u8>>,
@@ -26,7 +27,8 @@ impl Lane {
         let context = Context::new(model, &setting.params(params));
         let context = context.with_context(|| setting.to_string())?;
         let memory = context.memory_use()?;
-        Ok(Self { setting: setting.clone(), context, memory, depth: 0, base: None })
+        let fit = context.kv_fit();
+        Ok(Self { setting: setting.clone(), context, memory, fit, depth: 0, base: None })
     }
 
     /// Goes on to a depth with the tokens that `text` has there.

@@ -19,8 +19,8 @@ use crate::log::{self, Errors};
 use crate::machine::Memory;
 use crate::plot::{self, lines};
 use crate::progress;
-use crate::provenance::with_provenance;
-use crate::table::{Format, Table};
+use crate::provenance::{self, with_provenance};
+use crate::table::{self, Format, Table};
 use crate::units::{mib, size};
 
 /// Measure a model's speed, in tokens per second: prompts (pp) and generation (tg), at depths of the context.
@@ -38,7 +38,8 @@ pub struct Args {
         "f16/f16", "q8_0/q8_0", "turbo4/turbo4", "turbo4/turbo3", "turbo3/turbo3",
     ])]
     pairs: Vec<Pair>,
-    /// How keys are treated, as many ways as you like: auto, off or on (anchors), calib=FILE or calib=auto (scales, too).
+    /// How keys are treated, as many ways as you like: auto (anchors and scales where K is of a turbo type), off
+    /// (neither), on (anchors for any type), calib=FILE, calib=auto or calib=off (anchors as for auto, and these scales).
     #[arg(long, value_name = "TREATMENT", num_args = 1.., default_value = "auto")]
     keys: Vec<Treatment>,
     /// Tokens in the context before those that are measured, as many depths as you like.
@@ -123,9 +124,9 @@ pub fn run(args: &Args) -> Result<()> {
     let measured = measure(args, &model, &mut lanes, &depths, &tests)?;
     progress::message(&format!("measured in {:.1} s", begin.elapsed().as_secs_f64()));
     crate::print(&match args.format {
-        Format::Table => table(&measured, &lanes).text(),
-        Format::Csv => table(&measured, &lanes).csv(),
-        Format::Md => table(&measured, &lanes).markdown(),
+        Format::Table => rows(&measured, &lanes).text(),
+        Format::Csv => rows(&measured, &lanes).csv(),
+        Format::Md => rows(&measured, &lanes).markdown(),
         Format::Json => format!("{:#}\n", json(args, &model, &measured, &lanes)),
     })?;
     match &args.plot {
@@ -303,10 +304,11 @@ impl Tokens {
     }
 }
 
-fn table(measured: &[Measured], lanes: &[Lane]) -> Table {
+fn rows(measured: &[Measured], lanes: &[Lane]) -> Table {
     let mut table = Table::new([
         "K / V",
         "keys",
+        "scales",
         "KV MiB",
         "depth",
         "test",
@@ -325,6 +327,7 @@ fn table(measured: &[Measured], lanes: &[Lane]) -> Table {
         table.row([
             lane.setting.pair.to_string(),
             lane.setting.keys.to_string(),
+            table::fit(lane.fit.as_ref()),
             format!("{:.1}", mib(lane.memory.kv())),
             of.depth.to_string(),
             of.test.to_string(),
@@ -347,6 +350,7 @@ fn json(args: &Args, model: &Model, measured: &[Measured], lanes: &[Lane]) -> Va
             "k": lane.setting.pair.k.to_string(),
             "v": lane.setting.pair.v.to_string(),
             "keys": lane.setting.keys.to_string(),
+            "kv_fit": provenance::fit(lane.fit.as_ref()),
             "kv_bytes": lane.memory.kv(),
             "depth": of.depth,
             "test": of.test.to_string(),

@@ -9,14 +9,14 @@ use crate::args::Pair;
 /// How keys are treated before they are quantized.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Treatment {
-    /// Anchors where K is of a turbo type.
+    /// As by default: anchors and scales where K is of a turbo type.
     Auto,
     /// As they are.
     Off,
-    /// Anchors whatever the type.
+    /// Anchors whatever the type; scales as for auto.
     On,
-    /// Anchors as for auto, and scales; None: those in the user's cache.
-    Calibrated(Option<String>),
+    /// Anchors as for auto, and these scales.
+    Calibrated(KvCalibration),
 }
 
 impl FromStr for Treatment {
@@ -27,10 +27,13 @@ impl FromStr for Treatment {
             ("auto", _) => Ok(Self::Auto),
             ("off", _) => Ok(Self::Off),
             ("on", _) => Ok(Self::On),
-            (_, Some("auto")) => Ok(Self::Calibrated(None)),
-            (_, Some(file)) if !file.is_empty() => Ok(Self::Calibrated(Some(file.into()))),
+            (_, Some("auto")) => Ok(Self::Calibrated(KvCalibration::Auto)),
+            (_, Some("off")) => Ok(Self::Calibrated(KvCalibration::Off)),
+            (_, Some(file)) if !file.is_empty() => {
+                Ok(Self::Calibrated(KvCalibration::File(file.into())))
+            }
             _ => Err(format!(
-                "{text:?} is no treatment: there are auto, off, on, calib=FILE and calib=auto"
+                "{text:?} is no treatment: there are auto, off, on, calib=FILE, calib=auto and calib=off"
             )),
         }
     }
@@ -42,7 +45,9 @@ impl std::fmt::Display for Treatment {
             Self::Auto => f.write_str("auto"),
             Self::Off => f.write_str("off"),
             Self::On => f.write_str("on"),
-            Self::Calibrated(file) => write!(f, "calib={}", file.as_deref().unwrap_or("auto")),
+            Self::Calibrated(KvCalibration::File(file)) => write!(f, "calib={}", file.display()),
+            Self::Calibrated(KvCalibration::Off) => f.write_str("calib=off"),
+            Self::Calibrated(_) => f.write_str("calib=auto"),
         }
     }
 }
@@ -60,12 +65,9 @@ impl Setting {
         let params = params.clone().cache_types(self.pair.k.clone(), self.pair.v.clone());
         match &self.keys {
             Treatment::Auto => params.kv_anchors(KvAnchors::Auto),
-            Treatment::Off => params.kv_anchors(KvAnchors::Off),
+            Treatment::Off => params.kv_anchors(KvAnchors::Off).kv_calibration(KvCalibration::Off),
             Treatment::On => params.kv_anchors(KvAnchors::On),
-            Treatment::Calibrated(None) => params.kv_calibration(KvCalibration::Auto),
-            Treatment::Calibrated(Some(file)) => {
-                params.kv_calibration(KvCalibration::File(file.into()))
-            }
+            Treatment::Calibrated(calibration) => params.kv_calibration(calibration.clone()),
         }
     }
 }

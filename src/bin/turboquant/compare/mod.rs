@@ -122,6 +122,7 @@ fn result(run: &PairRun) -> Value {
         "mean_kld": run.summary.mean_kld,
         "max_kld": run.summary.max_kld,
         "same_top": run.summary.same_top,
+        "kv_fit": provenance::fit(run.fit.as_ref()),
         "kld": run.places.iter().map(|place| place.kld).collect::<Vec<_>>(),
     })
 }

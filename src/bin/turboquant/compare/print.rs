@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use llama_turboquant::eval::PairRun;
 
-use crate::table::Table;
+use crate::table::{self, Table};
 use crate::units::mib;
 
 /// Where a text leaves the reference's.
@@ -40,6 +40,7 @@ pub fn table(runs: &[PairRun]) -> Table {
         "top-1 %",
         "same tokens",
         "then",
+        "scales",
     ]);
     for (i, run) in runs.iter().enumerate() {
         let (same, then) = match &run.divergence {
@@ -59,6 +60,7 @@ pub fn table(runs: &[PairRun]) -> Table {
             format!("{:.1}", 100.0 * run.summary.same_top),
             same,
             then,
+            table::fit(run.fit.as_ref()),
         ]);
     }
     table

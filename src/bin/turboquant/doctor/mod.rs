@@ -10,7 +10,7 @@ mod trial;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use llama_turboquant::llama::{CachePolicy, CacheType, KvPreset};
+use llama_turboquant::llama::{CachePolicy, CacheType, KvCalibration, KvPreset};
 use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, Pair};
@@ -58,6 +58,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// As asked for, or as goes with the preset; None: the default.
+    fn calibration(&self) -> Option<KvCalibration> {
+        self.keys.calibration().or(self.kv_preset.and_then(KvPreset::calibration))
+    }
+
     fn pair(&self) -> Pair {
         let types = self.kv_preset.map(KvPreset::types);
         match types {

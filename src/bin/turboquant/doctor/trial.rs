@@ -1,6 +1,6 @@
 //! A model that really runs: what is allocated, whether it computes numbers, and how far they are from f16's.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use anyhow::Result;
 use llama_turboquant::calibrate::TEXT;
 use llama_turboquant::eval::{EvalError, EvalOptions, Evaluation, PairScore, evaluate};
 use llama_turboquant::llama::{
-    CachePolicy, CacheType, Context, ContextParams, KvAnchors, KvCalibration, Model,
+    CachePolicy, CacheType, Context, ContextParams, KvAnchors, KvCalibration, KvFitKind, Model,
 };
 
 use super::model::params;
@@ -35,6 +35,7 @@ pub fn checks(args: &Args, path: &Path, mut found: impl FnMut(Check) -> Result<(
     options.n_ctx = N_TOKENS;
     options.n_chunks = 1;
     options.cache = args.keys.settings(args.threads);
+    options.cache.calibration = args.calibration();
     let types = [(pair.k.clone(), pair.v.clone())];
     match evaluate(&model, TEXT, &types, &options, |_| true) {
         Ok(evaluation) => {
@@ -127,7 +128,7 @@ fn divergence(args: &Args, score: &PairScore) -> Check {
         100.0 * summary.same_top
     );
     let mut fix = "measure it: turboquant eval; ".to_owned();
-    fix += if turbo(&score.k) && args.keys.calibration().is_none() {
+    fix += if turbo(&score.k) && args.calibration() == Some(KvCalibration::Off) {
         "then --kv-calib auto, or a finer type for K"
     } else {
         "then a finer type for K"
@@ -144,7 +145,7 @@ fn speeds(args: &Args, model: &Arc<Model>, pair: &Pair) -> Result<Check> {
     let params = params(args, pair).n_ctx(N_TOKENS);
     let f16 = CachePolicy::new(CacheType::F16);
     let plain = params.clone().cache_types(f16.clone(), f16);
-    let params = match args.keys.calibration() {
+    let params = match args.calibration() {
         Some(calibration) => params.kv_calibration(calibration),
         None => params,
     };
@@ -187,60 +188,46 @@ fn speed(model: &Arc<Model>, params: &ContextParams) -> Result<Speed> {
     })
 }
 
-/// Whether there are key scales for the model: those that are named, or in the user's cache, or beside the model.
+/// Which key scales contexts of the pair have.
 fn calibration(args: &Args, model: &Arc<Model>, path: &Path, pair: &Pair) -> Option<Check> {
     let name = "calibration";
-    if let Some(asked) = args.keys.calibration_name() {
-        return Some(Check::ok(name, format!("--kv-calib {asked} is taken")));
+    let asked = args.calibration();
+    if asked == Some(KvCalibration::Off) {
+        let found = "there are no key scales, by --kv-calib off";
+        return Some(Check::ok(name, found));
     }
-    if !turbo(&pair.k) {
+    if asked.is_none() && !turbo(&pair.k) {
         return None;
     }
-    let beside = path.with_extension("kvcal.gguf");
-    // A file of another model is refused: that tells whose it is.
-    let is_of_model = |file: &Path| {
-        let params = params(args, pair).n_ctx(N_TOKENS);
-        Context::new(model, &params.kv_calibration(KvCalibration::File(file.into()))).is_ok()
+    let mut params = params(args, pair).n_ctx(N_TOKENS);
+    if let Some(asked) = asked {
+        params = params.kv_calibration(asked);
+    }
+    let context = match Context::new(model, &params) {
+        Ok(context) => context,
+        Err(error) => {
+            return Some(Check::problem(name, error.to_string(), "--kv-calib off runs without"));
+        }
     };
-    let of_model = |file: &PathBuf| file.is_file() && is_of_model(file);
-    let found = std::iter::once(beside).chain(cached()).find(of_model);
-    Some(match found {
-        Some(file) => Check::ok(
+    let Some(fit) = context.kv_fit() else {
+        let found = "the model has no key scales, without which quantized keys are less precise";
+        return Some(Check::warning(name, found, "the log says why: run this again with -v"));
+    };
+    let place = match &fit.source {
+        Some(file) => format!("of {}", file.display()),
+        None => "in memory alone".into(),
+    };
+    let found = format!("{} key scales, id {:016x}, {place} (--kv-calib)", fit.kind, fit.id);
+    Some(match (fit.kind, &fit.source) {
+        (KvFitKind::Quick, None) => Check::warning(
             name,
-            format!(
-                "{} is of this model: use it with --kv-calib {}",
-                file.display(),
-                file.display()
-            ),
+            found,
+            "each start fits them again: set LLAMA_CACHE to a folder that is writable",
         ),
-        None => Check::ok(
+        (KvFitKind::Quick | KvFitKind::Norms, _) => Check::ok(
             name,
-            format!(
-                "there are no key scales for this model, which make K better still: turboquant calibrate -m {}, or \
-                 --kv-calib auto",
-                path.display()
-            ),
+            format!("{found}; turboquant calibrate -m {} makes thorough ones", path.display()),
         ),
+        _ => Check::ok(name, found),
     })
-}
-
-/// Files of the user's cache, where `--kv-calib auto` keeps them.
-fn cached() -> Vec<PathBuf> {
-    let variable =
-        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = variable("LLAMA_CACHE").or_else(|| {
-        let system = if cfg!(windows) {
-            variable("LOCALAPPDATA")
-        } else if cfg!(target_os = "macos") {
-            variable("HOME").map(|home| home.join("Library/Caches"))
-        } else {
-            variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
-        };
-        Some(system?.join("llama.cpp"))
-    });
-    let Some(entries) = folder.and_then(|f| std::fs::read_dir(f.join("kv-calib")).ok()) else {
-        return Vec::new();
-    };
-    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    files.filter(|file| file.extension().is_some_and(|extension| extension == "gguf")).collect()
 }

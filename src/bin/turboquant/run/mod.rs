@@ -95,7 +95,7 @@ fn context_params(args: &Args, model: &Model, chat: bool) -> ContextParams {
     if let Some(n) = args.model.threads {
         params = params.n_threads(n);
     }
-    match args.keys.calibration() {
+    match args.keys.calibration().or(args.types.calibration()) {
         Some(calibration) => params.kv_calibration(calibration),
         None => params,
     }
