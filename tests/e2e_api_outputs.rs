@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use llama_turboquant::llama::CacheType::{F16, Turbo3, Turbo4};
 use llama_turboquant::llama::{
-    Batch, Context, ContextParams, DecodeError, EmbedError, KvAnchors, Lora, LoraError, Model,
-    OutputError, Pooling,
+    Batch, Context, ContextParams, DecodeError, EmbedError, KvAnchors, KvCalibration, Lora,
+    LoraError, Model, OutputError, Pooling,
 };
 
 use common::TEXT;
@@ -135,6 +135,27 @@ fn adapters_change_what_a_context_computes() {
     assert_eq!(logits(&mut context), changed, "the context keeps the adapter");
     context.set_loras(&[]).expect("it is removed");
     assert_eq!(logits(&mut context), plain);
+}
+
+/// Scales are those of the base model, and as exact with an adapter as without. Weights are quantized, which makes of
+/// the last bits of a key some 0.003.
+#[test]
+fn adapters_and_scales_go_together() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("lora.gguf");
+    write_lora(&path, 576);
+    let lora = Lora::load(smollm2(), &path).expect("it loads");
+    let [off, auto] = [KvCalibration::Off, KvCalibration::Auto].map(|calibration| {
+        let mut context = context(&params().kv_calibration(calibration));
+        context.set_loras(&[(Arc::clone(&lora), 1.0)]).expect("it is set");
+        (context.kv_fit().is_some(), logits(&mut context))
+    });
+    assert_eq!((off.0, auto.0), (false, true));
+    assert!(kld(&off.1, &auto.1) < 0.02, "KLD {}", kld(&off.1, &auto.1));
+    // By default a turbo context has the same.
+    let fit = |params: &ContextParams| context(params).kv_fit().map(|fit| fit.id);
+    let turbo = fit(&params().cache_types(Turbo4, Turbo3));
+    assert!(turbo.is_some() && turbo == fit(&params().kv_calibration(KvCalibration::Auto)));
 }
 
 #[test]
