@@ -48,7 +48,9 @@ impl Fake {
         let fake = Self { dir: tempfile::tempdir().expect("a folder") };
         let (src, out) = ("tree/src/", "tree/out/");
         fake.write(&format!("{src}include/llama.h"), "int llama(void);\n");
-        for file in ["include/llama-cpp.h", "ggml/include/ggml.h", "LICENSE"] {
+        for file in
+            ["include/llama-cpp.h", "include/llama-kv-calib.h", "ggml/include/ggml.h", "LICENSE"]
+        {
             fake.write(&format!("{src}{file}"), "");
         }
         fake.write(&format!("{out}llama-config-version.cmake"), "");
