@@ -25,6 +25,7 @@ logits_kernel(const attention_args args, float * logits) {
     alignas(16) __shared__ char bytes[sizeof(tiles_t)];
     __shared__ uint32_t queries[ROWS][D/2 + 4];
     __shared__ float    factors[ROWS];
+    __shared__ float    scratch[N_WARPS][D];
 
     const lane_t lane = this_lane();
     const int    warp = (int) threadIdx.y;
@@ -35,7 +36,7 @@ logits_kernel(const attention_args args, float * logits) {
     const int row0     = (int) blockIdx.y%per_head*ROWS;
     const int n_kv     = (int) args.k.ne[1];
 
-    load_queries<D, k_tile>(args, queries, factors, row0, head_kv, 0);
+    load_queries<D, k_tile>(args, queries, factors, &scratch[0][0], row0, head_kv, 0);
     __syncthreads();
 
     k_tile & k    = ((tiles_t *) bytes)->of[warp];
