@@ -140,6 +140,37 @@ template <int D, typename KT> TQ_FN void load_queries(
     }
 }
 
+// Products of a block's rows with a tile's 8 N cells, of which every lane has those of mma's results.
+template <int D, int N, typename KT> TQ_FN void add_logits(
+        float (&products)[N][4], const uint32_t (&queries)[ROWS][D/2 + 4], KT & k, const rows_t & rows, lane_t lane) {
+#pragma unroll 1
+    for (int b = 0; b < D/QK; ++b) {
+        uint32_t q[4][4];
+#pragma unroll
+        for (int s = 0; s < 4; ++s) {
+            const int column = b*(QK/2) + 8*s + lane.t;
+            q[s][0] = queries[lane.g]    [column];
+            q[s][1] = queries[lane.g + 8][column];
+            q[s][2] = queries[lane.g]    [column + 4];
+            q[s][3] = queries[lane.g + 8][column + 4];
+        }
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+            uint32_t keys[4][2];
+            k.keys(keys, b, 8*n + lane.g, lane, rows);
+            float sums[4] = {};
+#pragma unroll
+            for (int s = 0; s < 4; ++s) {
+                multiply_add(sums, q[s], keys[s][0], keys[s][1]);
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                products[n][i] += KT::HAS_SCALE ? sums[i]*k.scale(b, 8*n + 2*lane.t + i%2) : sums[i];
+            }
+        }
+    }
+}
+
 // Blocks: splits, rows of KV heads by ROWS, batches. Threads: 32, n_warps_of<D>.
 template <int D, typename TK, typename TV> __global__ void
 __launch_bounds__(LANES*n_warps_of<D>, 2)
@@ -247,32 +278,7 @@ attention_kernel(const attention_args args) {
 
         // logits
         float products[N][4] = {};
-#pragma unroll 1
-        for (int b = 0; b < BLOCKS; ++b) {
-            uint32_t q[4][4];
-#pragma unroll
-            for (int s = 0; s < 4; ++s) {
-                const int column = b*(QK/2) + 8*s + lane.t;
-                q[s][0] = queries[lane.g]    [column];
-                q[s][1] = queries[lane.g + 8][column];
-                q[s][2] = queries[lane.g]    [column + 4];
-                q[s][3] = queries[lane.g + 8][column + 4];
-            }
-#pragma unroll
-            for (int n = 0; n < N; ++n) {
-                uint32_t keys[4][2];
-                k.keys(keys, b, 8*n + lane.g, lane, k_rows);
-                float sums[4] = {};
-#pragma unroll
-                for (int s = 0; s < 4; ++s) {
-                    multiply_add(sums, q[s], keys[s][0], keys[s][1]);
-                }
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    products[n][i] += k_tile::HAS_SCALE ? sums[i]*k.scale(b, 8*n + 2*lane.t + i%2) : sums[i];
-                }
-            }
-        }
+        add_logits<D>(products, queries, k, k_rows, lane);
 
         // values that are not finite: NaN for rows that see them, nothing for the others
         if constexpr (v_tile::HAS_SCALE) {

@@ -52,32 +52,7 @@ logits_kernel(const attention_args args, float * logits) {
         ggml_cuda_syncwarp();
 
         float products[TILE/8][4] = {};
-#pragma unroll 1
-        for (int b = 0; b < D/QK; ++b) {
-            uint32_t q[4][4];
-#pragma unroll
-            for (int s = 0; s < 4; ++s) {
-                const int column = b*(QK/2) + 8*s + lane.t;
-                q[s][0] = queries[lane.g]    [column];
-                q[s][1] = queries[lane.g + 8][column];
-                q[s][2] = queries[lane.g]    [column + 4];
-                q[s][3] = queries[lane.g + 8][column + 4];
-            }
-#pragma unroll
-            for (int n = 0; n < TILE/8; ++n) {
-                uint32_t keys[4][2];
-                k.keys(keys, b, 8*n + lane.g, lane, rows);
-                float sums[4] = {};
-#pragma unroll
-                for (int s = 0; s < 4; ++s) {
-                    multiply_add(sums, q[s], keys[s][0], keys[s][1]);
-                }
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    products[n][i] += k_tile::HAS_SCALE ? sums[i]*k.scale(b, 8*n + 2*lane.t + i%2) : sums[i];
-                }
-            }
-        }
+        add_logits<D>(products, queries, k, rows, lane);
 #pragma unroll
         for (int n = 0; n < TILE/8; ++n) {
 #pragma unroll
