@@ -253,13 +253,132 @@ fn eval_draws_divergence_against_bits() {
         assert!(json(&ran).get(name).is_some(), "no {name}: {}", ran.stdout);
     }
     let texts = folder.texts("eval.svg");
-    for word in ["turbo4 / turbo3", "q4_0 / q4_0", "bits per value", "mean KLD, nats"] {
+    for word in ["turbo4 / turbo3", "q4_0", "bits per value", "mean KLD, nats"] {
         assert!(texts.iter().any(|text| text == word), "no {word}: {texts:?}");
     }
     let nowhere = folder.path("no/such/folder.svg");
-    let ran = turboquant(&[&base[..], &["--plot", &nowhere]].concat());
-    ran.assert_refused(&["cannot write", "folder.svg"]);
-    assert_eq!(ran.stdout, "");
+    let refused = turboquant(&[&base[..], &["--plot", &nowhere]].concat());
+    refused.assert_refused(&["cannot write", "folder.svg"]);
+    assert_eq!(refused.stdout, "");
+
+    // From its JSON, a panel for each file, on white paper or on dark.
+    let (first, second) = (folder.0.write("one.json", &ran.stdout), folder.path("two.json"));
+    std::fs::copy(&first, &second).expect("a copy");
+    for (theme, paper) in [(&[][..], "#FFFFFF"), (&["--dark"], "#0D1117")] {
+        let args = ["plot", &first, &second, "-o", &svg];
+        turboquant(&[&args[..], theme].concat()).assert_success();
+        let texts = folder.texts("eval.svg");
+        for word in ["turbo4 / turbo3", "q4_0", "bits per value", "mean KLD, nats", "model"] {
+            assert_eq!(texts.iter().filter(|text| *text == word).count(), 2, "{word}: {texts:?}");
+        }
+        let picture = std::fs::read_to_string(&svg).expect("a picture");
+        assert!(picture.contains(&format!("fill=\"{paper}\"")), "{picture}");
+    }
+}
+
+#[test]
+fn plot_refuses_what_is_no_result() {
+    let folder = Folder::new();
+    let svg = folder.path("no.svg");
+    let write = |name: &str, text: &str| folder.0.write(name, text);
+    let exact = r#"{"model": {"file": "a.gguf"}, "settings": {"text": "a.txt", "ctx_size": 512},
+        "results": [{"k": "f16", "v": "f16", "bits_per_value": 16.0, "mean_kld": 0.0, "mean_kld_error": 0.0}]}"#;
+    let cases = [
+        (folder.path("none.json"), vec!["cannot read", "none.json"]),
+        (write("table.json", "K / V  bits"), vec!["table.json", "eval --format json"]),
+        (write("other.json", "{\"results\": []}"), vec!["other.json", "/model/file"]),
+        (write("exact.json", exact), vec!["nothing to draw", "no.svg"]),
+        (
+            write("half.json", &exact.replace("mean_kld_error", "error")),
+            vec!["half.json", "/mean_kld_error"],
+        ),
+    ];
+    for (results, words) in &cases {
+        cli::assert_error(&turboquant(&["plot", results, "-o", &svg]), 1, words);
+    }
+    let (exact, pair) = (folder.path("exact.json"), ["--pairs", "f16", "turbo4/turbo3"]);
+    let ran = turboquant(&[&["plot", &exact, "-o", &svg], &pair[..]].concat());
+    cli::assert_error(&ran, 1, &["exact.json", "no turbo4 / turbo3"]);
+    assert_eq!(turboquant(&["plot", "-o", &svg]).status.code(), Some(2));
+    assert!(!std::path::Path::new(&svg).exists());
+}
+
+/// The results that the pages have, in the order of the picture.
+const RESULTS: [&str; 4] = ["qwen-1.5b", "qwen", "gemma", "smollm2"];
+
+/// And what it shows of them, as `script/quality` has it.
+const PICTURED: [&str; 9] =
+    ["turbo4", "turbo3", "turbo2", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"];
+
+/// The picture of the README is drawn from results of four models, can be read, and is not stale.
+#[test]
+fn the_picture_of_the_pages_is_legible() {
+    let folder = Folder::new();
+    let results = RESULTS.map(|name| format!("docs/quality/{name}.json"));
+    let results: Vec<&str> = results.iter().map(String::as_str).collect();
+    for (theme, page) in [(&[][..], "docs/quality.svg"), (&["--dark"], "docs/quality-dark.svg")] {
+        let path = folder.path("picture.svg");
+        let args =
+            [&["plot"], &results[..], &["--pairs"], &PICTURED, theme, &["-o", &path]].concat();
+        turboquant(&args).assert_success();
+        let svg = std::fs::read_to_string(&path).expect("a picture");
+        assert_legible(&svg);
+        let texts = folder.texts("picture.svg");
+        for word in ["Qwen2.5-Coder-1.5B", "Qwen2.5-Coder-0.5B", "gemma-3-270m", "SmolLM2-135M"] {
+            let found = texts.iter().filter(|text| text.starts_with(word)).count();
+            assert_eq!(found, 1, "{word}: {texts:?}");
+        }
+        for word in PICTURED {
+            assert_eq!(texts.iter().filter(|text| *text == word).count(), 4, "{word}: {texts:?}");
+        }
+        let there = std::fs::read_to_string(page).expect("the page's picture");
+        assert!(there == svg, "{page} is stale: run `script/quality --pages`");
+    }
+}
+
+/// At the width of a README no letter is smaller than 11 pixels, and no text covers another or leaves the picture.
+#[track_caller]
+fn assert_legible(svg: &str) {
+    assert!(svg.len() < 100 * 1024, "{} bytes", svg.len());
+    let document = roxmltree::Document::parse(svg).expect("XML");
+    let number = |node: &roxmltree::Node<'_, '_>, name: &str| -> f64 {
+        let text = node.attribute(name).unwrap_or_else(|| panic!("{node:?} has no {name}"));
+        text.parse().unwrap_or_else(|_| panic!("{name} is {text}"))
+    };
+    let root = document.root_element();
+    let (width, height) = (number(&root, "width"), number(&root, "height"));
+    assert!(width <= 840.0, "{width} pixels are made smaller");
+    let mut boxes: Vec<(String, [f64; 4])> = Vec::new();
+    for node in root.descendants().filter(|node| node.tag_name().name() == "text") {
+        let text = node.text().expect("a text").trim().to_owned();
+        let (x, y, size) = (number(&node, "x"), number(&node, "y"), number(&node, "font-size"));
+        assert!(size >= 11.0, "{text} has {size} pixels");
+        // In a wide font.
+        let length = 0.6 * size * text.chars().count() as f64;
+        let before = match node.attribute("text-anchor") {
+            Some("end") => length,
+            Some("middle") => length / 2.0,
+            _ => 0.0,
+        };
+        let turned = node.attribute("transform").is_some();
+        let (left, right) = (x - before, x - before + length);
+        if !turned {
+            assert!(left >= 0.0 && right <= width, "{text} leaves the picture");
+            let top = match node.attribute("dy") {
+                Some("0.76em") => y,
+                Some("-0.5ex") => y - size,
+                _ => y - size / 2.0,
+            };
+            boxes.push((text, [left, right, top, top + size]));
+        }
+        assert!(y >= 0.0 && y <= height);
+    }
+    for (i, (text, a)) in boxes.iter().enumerate() {
+        for (other, b) in &boxes[..i] {
+            let apart = a[0] >= b[1] || b[0] >= a[1] || a[2] >= b[3] || b[2] >= a[3];
+            assert!(apart, "{text} {a:?} covers {other} {b:?}");
+        }
+    }
 }
 
 /// Ctrl-C while a model is measured: the code is that of shells, and no picture is left, nor a part of one.

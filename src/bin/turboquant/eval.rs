@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, ModelArgs, Pair, PairArgs, read_text};
 use crate::interrupt::Interrupt;
-use crate::plot::{self, scatter};
+use crate::plot::style::Theme;
+use crate::plot::{self, quality};
 use crate::table::{self, Format, Table};
 use crate::units::mib;
 use crate::{progress, provenance};
@@ -79,17 +80,17 @@ pub fn run(args: &Args) -> Result<()> {
     args.plot.as_ref().map_or(Ok(()), draw)
 }
 
-/// All pairs but those that do not differ from the reference, for which a logarithm has no place.
 fn draw(path: &Path, model: &Model, evaluation: &Evaluation) -> Result<()> {
-    let point = |score: &PairScore| scatter::Point {
-        name: format!("{} / {}", score.k, score.v),
-        x: score.bits_per_value,
-        y: score.summary.mean_kld,
+    let point = |score: &PairScore| quality::Point {
+        k: score.k.to_string(),
+        v: score.v.to_string(),
+        bits_per_value: score.bits_per_value,
+        kld: score.summary.mean_kld,
         error: score.summary.mean_kld_error,
     };
-    let points: Vec<_> = evaluation.pairs.iter().map(point).filter(|p| p.y > 0.0).collect();
-    let title = format!("{}: divergence from f16 caches", model.description());
-    scatter::draw(path, &title, "bits per value", "mean KLD, nats", &points)
+    let points = evaluation.pairs.iter().map(point).collect();
+    let panel = quality::Panel { title: model.description(), points };
+    quality::draw(path, &Theme::LIGHT, "KL divergence from an f16 cache", &[panel])
 }
 
 fn scores(evaluation: &Evaluation) -> impl Iterator<Item = &PairScore> {

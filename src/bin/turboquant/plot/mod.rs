@@ -2,9 +2,11 @@
 
 pub mod bars;
 pub mod heatmap;
+mod labels;
 pub mod lines;
-pub mod scatter;
-mod style;
+pub mod quality;
+pub mod results;
+pub mod style;
 
 use std::io::Write;
 use std::path::Path;
@@ -12,7 +14,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow};
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
 use plotters::prelude::SVGBackend;
-use plotters::style::WHITE;
+use plotters::style::{RGBColor, WHITE};
 
 /// Where to draw.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
@@ -39,10 +41,20 @@ pub fn write_svg(
     size: (u32, u32),
     draw: impl FnOnce(&Area<'_>) -> Result<()>,
 ) -> Result<()> {
+    write_svg_on(path, size, WHITE, draw)
+}
+
+/// The same on paper of another colour.
+pub fn write_svg_on(
+    path: &Path,
+    size: (u32, u32),
+    paper: RGBColor,
+    draw: impl FnOnce(&Area<'_>) -> Result<()>,
+) -> Result<()> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        area.fill(&WHITE)?;
+        area.fill(&paper)?;
         draw(&area)?;
         area.present().map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))?;
     }

@@ -19,6 +19,40 @@ pub fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
+/// The colours of a picture whose page may be light or dark.
+#[derive(Debug, Clone, Copy)]
+pub struct Theme {
+    pub paper: RGBColor,
+    pub ink: RGBColor,
+    /// Of the turbo types.
+    pub turbo: RGBColor,
+    /// Of the other types.
+    pub other: RGBColor,
+}
+
+impl Theme {
+    pub const LIGHT: Self = Self {
+        paper: RGBColor(255, 255, 255),
+        ink: RGBColor(31, 35, 40),
+        turbo: COLOURS[1],
+        other: COLOURS[2],
+    };
+
+    /// The paper is that of GitHub's dark pages.
+    pub const DARK: Self = Self {
+        paper: RGBColor(13, 17, 23),
+        ink: RGBColor(230, 237, 243),
+        turbo: COLOURS[6],
+        other: COLOURS[5],
+    };
+
+    /// `size`: pixels.
+    pub fn text(&self, size: i32) -> TextStyle<'static> {
+        // plotters divides sizes by this as it writes an SVG.
+        ("sans-serif", f64::from(size) * 1.24).into_font().color(&self.ink)
+    }
+}
+
 pub fn text(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&BLACK.mix(0.85))
 }
