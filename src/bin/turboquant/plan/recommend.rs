@@ -1,42 +1,73 @@
 //! Which pair of types to take, and why.
 
-use llama_turboquant::llama::CacheType;
+use std::sync::LazyLock;
+
+use llama_turboquant::llama::{CachePolicy, CacheType};
 use serde_json::{Value, json};
 
 use super::Row;
 use crate::args::Pair;
 use crate::units::size;
 
-/// Mean KL divergence from f16 of SmolLM2-135M and Gemma-3-270M, 512 tokens of context, as docs/quality.md has it.
-/// The most precise pair first.
-const MEASURED: [(CacheType, CacheType, f64, f64); 10] = {
-    use CacheType::{F16, Q4_0, Q5_0, Q8_0, Turbo2, Turbo3, Turbo4};
-    [
-        (F16, F16, 0.0, 0.0),
-        (Q8_0, Q8_0, 0.0039, 0.0066),
-        (Q8_0, Turbo4, 0.0077, 0.0108),
-        (Turbo4, Turbo4, 0.0143, 0.0247),
-        (Q5_0, Q5_0, 0.0135, 0.0295),
-        (Turbo4, Turbo3, 0.0262, 0.0363),
-        (Q4_0, Q4_0, 0.0413, 0.0952),
-        (Turbo3, Turbo3, 0.0553, 0.0883),
-        (Turbo4, Turbo2, 0.1023, 0.0766),
-        (Turbo2, Turbo2, 0.2805, 0.4088),
-    ]
-};
+/// What `script/quality` found, as docs/quality.md has it.
+const RESULTS: [(&str, &str); 4] = [
+    ("Qwen2.5-Coder-1.5B", include_str!("../../../../docs/quality/qwen-1.5b.json")),
+    ("Qwen2.5-Coder-0.5B", include_str!("../../../../docs/quality/qwen.json")),
+    ("Gemma-3-270M", include_str!("../../../../docs/quality/gemma.json")),
+    ("SmolLM2-135M", include_str!("../../../../docs/quality/smollm2.json")),
+];
 
-/// Place in the list of measured pairs, and what was measured. None: a pair that was not, or one with exceptions.
-fn measured(pair: &Pair) -> Option<(usize, (f64, f64))> {
-    let place =
-        MEASURED.iter().position(|(k, v, ..)| pair.k == (*k).into() && pair.v == (*v).into())?;
-    let (.., smollm2, gemma) = MEASURED[place];
-    Some((place, (smollm2, gemma)))
+static MEASURED: LazyLock<[(&str, Value); 4]> = LazyLock::new(|| {
+    RESULTS.map(|(name, json)| (name, serde_json::from_str(json).expect("results are JSON")))
+});
+
+/// Mean KL divergence from f16 of a pair, by model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured([(&'static str, f64); 4]);
+
+impl Measured {
+    /// None: a pair that was not measured, as those with exceptions by layer.
+    fn of(pair: &Pair) -> Option<Self> {
+        let mut all = [("", 0.0); 4];
+        for (of, (name, json)) in all.iter_mut().zip(&*MEASURED) {
+            *of = (name, mean_kld(json, pair)?);
+        }
+        Some(Self(all))
+    }
+
+    /// Pairs are ranked by the geometric mean: one that is twice as far off on a model counts as much wherever that is.
+    fn log_mean(&self) -> f64 {
+        self.0.iter().map(|(_, kld)| kld.ln()).sum::<f64>() / self.0.len() as f64
+    }
+
+    fn is_exact(&self) -> bool {
+        self.0.iter().all(|(_, kld)| *kld == 0.0)
+    }
+}
+
+fn mean_kld(json: &Value, pair: &Pair) -> Option<f64> {
+    let is = |value: &Value, policy: &CachePolicy| {
+        let of = value.as_str().and_then(|name| name.parse::<CacheType>().ok());
+        of.is_some_and(|of| *policy == of.into())
+    };
+    let rows = json["results"].as_array()?;
+    let row = rows.iter().find(|row| is(&row["k"], &pair.k) && is(&row["v"], &pair.v))?;
+    row["mean_kld"].as_f64()
+}
+
+impl std::fmt::Display for Measured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, (name, kld)) in self.0.iter().enumerate() {
+            write!(f, "{}{name} {kld:.4}", if i > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
 }
 
 /// What to take for a context.
 pub enum Advice<'a> {
     /// The most precise of the measured pairs that fit.
-    Take { row: &'a Row, kld: (f64, f64) },
+    Take { row: &'a Row, kld: Measured },
     /// No pair fits at this context; this is the longest that one does.
     Shorten { row: &'a Row, longest: u32 },
     /// Not even the shortest context fits, whatever the pair: without a cache it takes as much.
@@ -51,8 +82,10 @@ impl<'a> Advice<'a> {
         let fitting: Vec<_> =
             uses().filter(|(_, of)| of.total() <= memory).map(|(row, _)| row).collect();
         if !fitting.is_empty() {
-            let ranked = fitting.into_iter().filter_map(|row| Some((measured(&row.pair)?, row)));
-            let ((_, kld), row) = ranked.min_by_key(|((place, _), _)| *place)?;
+            let ranked =
+                fitting.into_iter().filter_map(|row| Some((Measured::of(&row.pair)?, row)));
+            let (kld, row) =
+                ranked.min_by(|(a, _), (b, _)| a.log_mean().total_cmp(&b.log_mean()))?;
             return Some(Self::Take { row, kld });
         }
         let longest = rows.iter().filter_map(|row| Some((row, row.longest?)));
@@ -65,12 +98,12 @@ impl<'a> Advice<'a> {
 
     pub fn text(&self, n_ctx: u32) -> String {
         match self {
-            Self::Take { row, kld: (smollm2, gemma) } if *smollm2 == 0.0 && *gemma == 0.0 => {
+            Self::Take { row, kld } if kld.is_exact() => {
                 format!("recommended for {n_ctx} tokens: {}: it fits, and is exact\n", row.pair)
             }
-            Self::Take { row, kld: (smollm2, gemma) } => format!(
-                "recommended for {n_ctx} tokens: {}: the most precise of these that fits (KL divergence from f16 \
-                 measured on two small models: {smollm2} and {gemma})\n",
+            Self::Take { row, kld } => format!(
+                "recommended for {n_ctx} tokens: {}: the most precise of these that fits (mean KL divergence from f16: \
+                 {kld})\n",
                 row.pair
             ),
             Self::Shorten { row, longest } => format!(
@@ -85,9 +118,9 @@ impl<'a> Advice<'a> {
 
     pub fn json(&self, n_ctx: u32) -> Value {
         match self {
-            Self::Take { row, kld: (smollm2, gemma) } => json!({
+            Self::Take { row, kld } => json!({
                 "ctx_size": n_ctx, "k": row.pair.k.to_string(), "v": row.pair.v.to_string(),
-                "mean_kld": { "SmolLM2": smollm2, "Gemma": gemma },
+                "mean_kld": kld.0.iter().map(|&(name, kld)| (name.to_owned(), json!(kld))).collect::<serde_json::Map<_, _>>(),
             }),
             Self::Shorten { row, longest } => json!({
                 "ctx_size": longest, "k": row.pair.k.to_string(), "v": row.pair.v.to_string(),
