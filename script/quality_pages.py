@@ -121,37 +121,24 @@ def models():
     return table(["K / V", "bits per value", *(known.title for known in MODELS.values())], rows)
 
 
-# Columns of what anchors and scales bring, by the file's ending.
-TREATMENTS = {"-plain": "neither", "-anchors": "anchors", "": "anchors and quick scales (default)", "-thorough": "anchors and thorough scales"}
-
-
-def keys():
-    """What anchors and scales each bring, as far as it was measured of any model."""
-    treatments = [t for t in TREATMENTS if any(load(name + t) for name in MODELS)]
+def scales():
+    """Without scales and with them, at the contexts at which any model was measured without."""
     rows = []
-    for name, known in MODELS.items():
-        results = [load(name + treatment) for treatment in treatments]
-        for pair in ["turbo4/turbo4", "turbo3/turbo3", "turbo2/turbo2"]:
-            rows.append([known.title, spaced(pair), *(kld(of.get(pair)) for of in results)])
-    return table(["model", "K / V", *(TREATMENTS[t] for t in treatments)], rows)
-
-
-def longer():
-    """Without scales and with them, at longer contexts."""
-    rows = []
-    for ctx in [2048, 4096]:
-        both = {name: (load(f"{name}-{ctx}-anchors"), load(f"{name}-{ctx}")) for name in MODELS}
-        for pair in ["turbo4/turbo4", "turbo3/turbo3", "turbo2/turbo2"]:
-            rows.append([str(ctx), spaced(pair), *(f"{kld(off.get(pair))}, {kld(on.get(pair))}" for off, on in both.values())])
+    for ctx, ending in [(512, ""), (2048, "-2048"), (4096, "-4096")]:
+        both = [(load(f"{name}{ending}-anchors"), load(f"{name}{ending}")) for name in MODELS]
+        if any(off for off, _ in both):
+            for pair in ["turbo4/turbo4", "turbo3/turbo3", "turbo2/turbo2"]:
+                rows.append([str(ctx), spaced(pair), *(f"{kld(off.get(pair))}, {kld(on.get(pair))}" for off, on in both)])
     return table(["context", "K / V", *(known.title for known in MODELS.values())], rows)
 
 
 def full(name):
+    """All of a model."""
     results = load(name)
     return full_table([("", row) for row in results.values()]) if results else [MISSING]
 
 
-PARTS = {"readme": readme, "others": others, "models": models, "keys": keys, "longer": longer}
+PARTS = {"readme": readme, "others": others, "models": models, "scales": scales}
 
 
 def region(name):
@@ -170,9 +157,16 @@ def made(text):
 
 def write():
     for path in sorted(RESULTS.glob("*.json")):
-        path.write_text(json.dumps(without_paths(json.loads(path.read_text())), indent=1) + "\n")
+        rewrite(path, lambda text: json.dumps(without_paths(json.loads(text)), indent=1) + "\n")
     for page in PAGES:
-        page.write_text(made(page.read_text()))
+        rewrite(page, made)
+
+
+def rewrite(path, make):
+    """Leaves alone what is as it has to be: turboquant would be built anew."""
+    text = path.read_text()
+    if make(text) != text:
+        path.write_text(make(text))
 
 
 def check():
