@@ -26,6 +26,11 @@ static constexpr uint32_t N_OWN_FEW = 4;
 // F16's largest value: no anchor is infinite
 static constexpr float ANCHOR_MAX = 65504.0f;
 
+// rows that may lack in the end, so that runs of N_RUN cells lie as attention's tiles do
+static uint32_t n_slack(uint32_t n_rows) {
+    return n_rows/16;
+}
+
 llama_kv_anchors::llama_kv_anchors(uint32_t n_cells, uint32_t n_stream) : n_cells(n_cells), n_rows((n_cells + N_RUN - 1)/N_RUN), streams(n_stream) {
     clear();
 }
@@ -150,8 +155,8 @@ uint32_t llama_kv_anchors::run_len(const stream_t & st, uint32_t cell) const {
     for (const int32_t id : st.id) {
         n_free_cells += id < 0;
     }
-    // short runs take rows from long ones. a few rows may lack in the end: runs of N_RUN cells lie as attention's tiles do
-    if (n_free_cells <= (n_free_rows + n_rows/16)*N_RUN) {
+    // short runs take rows from long ones
+    if (n_free_cells <= (n_free_rows + n_slack(n_rows))*N_RUN) {
         // to the end of the tile: attention is fastest where all cells of one share their anchor
         const uint32_t rest = N_RUN - cell % N_RUN;
         return rest < N_RUN_MIN ? rest + N_RUN : rest;
@@ -266,8 +271,10 @@ void llama_kv_anchors::plan_seq(const llama_kv_cells & cells, const seq_tokens &
     while (k < n) {
         const int32_t free = free_row(st);
         if (free < 0) {
-            // every row is in use: any will do, one of the same sequence best
-            if (!warned) {
+            // Every row is in use: any will do, one of the same sequence best. A context that one sequence fills to its end comes
+            // here, too: the rows that were let lack are no reason to warn.
+            const bool expected = row >= 0 && st.run[row].n + (n - k) <= st.run[row].cap + n_slack(n_rows)*N_RUN;
+            if (!expected && !warned) {
                 LLAMA_LOG_WARN("%s: the %u key anchors are all in use: new keys share the last of their sequence, which makes them less precise. "
                         "a larger context has more of them, and so has a cache for each sequence (no --kv-unified)\n", __func__, n_rows);
                 warned = true;

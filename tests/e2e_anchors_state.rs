@@ -203,6 +203,24 @@ fn anchors_that_run_out_are_in_the_log() {
     assert_eq!(logs.matches("key anchors are all in use").count(), 1, "{logs}");
 }
 
+/// One sequence that fills its context needs an anchor more than there are, for its first token, and is not warned of it.
+#[test]
+fn a_full_context_has_anchors_enough() {
+    const N: usize = 1024;
+    let model = model();
+    let options = Options { n_ctx: N as u32, ..Options::new(PAIR) };
+    for n_prompt in [N, N - 40] {
+        let mut context = context(&model, options);
+        let (_, log) = logged(|| {
+            context.prefill(&tokens(n_prompt), 0, 0);
+            for pos in n_prompt..N {
+                context.prefill(&tokens(1), pos, 0);
+            }
+        });
+        assert_eq!(log, "", "a prompt of {n_prompt} tokens");
+    }
+}
+
 /// Where a batch is cut into ubatches of whole tiles, each cell has the anchor that it has in one. The first run, of 63
 /// keys, went on into the next ubatch, and all runs after it lay otherwise.
 #[test]
