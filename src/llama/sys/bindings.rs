@@ -2445,11 +2445,6 @@ unsafe extern "C" {
         callback_eval: ggml_opt_epoch_callback,
     );
 }
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct ggml_backend_buffer {
-    pub _address: u8,
-}
 unsafe extern "C" {
     pub fn llama_kv_calib_keep(
         model: *const llama_model,
@@ -2488,4 +2483,9 @@ unsafe extern "C" {
         callback: llama_progress_callback,
         user_data: *mut ::std::os::raw::c_void,
     );
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ggml_backend_buffer {
+    pub _address: u8,
 }
