@@ -6,7 +6,6 @@
 #include "llama-model.h"
 #include "llama-turbo.h"
 
-#include <algorithm>
 #include <cinttypes>
 #include <cmath>
 #include <cstring>
@@ -36,62 +35,8 @@ static std::string tensor_name(uint32_t il) {
     return format("blk.%u.k_scale", il);
 }
 
-//
-// fingerprint
-//
-
-uint64_t llama_kv_hash(uint64_t hash, const void * data, size_t size) {
-    for (size_t i = 0; i < size; ++i) {
-        hash = (hash ^ ((const uint8_t *) data)[i]) * 0x100000001b3ull;
-    }
-    return hash;
-}
-
-uint64_t llama_kv_fingerprint(const llama_model & model) {
-    const auto & hparams = model.hparams;
-
-    if (hparams.no_alloc || hparams.vocab_only) {
-        throw std::runtime_error("the model was loaded without its weights");
-    }
-    if (llama_turbo_kv_layers(model).empty()) {
-        throw std::runtime_error("the model has no KV cache");
-    }
-
-    uint64_t res = LLAMA_KV_HASH_INIT;
-
-    const std::string arch = model.arch_name();
-    res = llama_kv_hash(res, arch.data(), arch.size());
-
-    for (const uint32_t il : llama_turbo_kv_layers(model)) {
-        for (const uint32_t x : { il, hparams.n_embd_head_k(il), hparams.n_head(il), hparams.n_head_kv(il) }) {
-            res = llama_kv_hash(res, &x, sizeof(x));
-        }
-    }
-
-    // Vectors, such as the weights of norms, stay as they are when a model is quantized. Not those of layers behind the
-    // last, which draft: they are loaded only sometimes.
-    std::vector<std::pair<std::string, ggml_tensor *>> vectors;
-    for (const auto & [name, t] : model.tensors_by_name) {
-        unsigned il = 0;
-        const bool is_layer = sscanf(name.c_str(), "blk.%u.", &il) == 1 && il < hparams.n_layer();
-        if (is_layer && t->type == GGML_TYPE_F32 && ggml_n_dims(t) == 1) {
-            vectors.emplace_back(name, t);
-        }
-    }
-    std::sort(vectors.begin(), vectors.end());
-
-    std::vector<uint8_t> data;
-    for (const auto & [name, t] : vectors) {
-        data.resize(ggml_nbytes(t));
-        ggml_backend_tensor_get(t, data.data(), 0, data.size());
-        res = llama_kv_hash(res, name.data(), name.size());
-        res = llama_kv_hash(res, data.data(), data.size());
-    }
-    return res;
-}
-
-static std::string fingerprint_text(const llama_model & model) {
-    return format("%016" PRIx64, llama_kv_fingerprint(model));
+static std::string fingerprint_text(uint64_t fingerprint) {
+    return format("%016" PRIx64, fingerprint);
 }
 
 static std::string model_text(const llama_model & model) {
@@ -215,6 +160,10 @@ static std::vector<float> read_scale(reader & file, const llama_model & model, u
 }
 
 llama_kv_calib_file llama_kv_calib_file::read(const llama_model & model, const std::string & path) {
+    return read(model, llama_kv_fingerprint(model), path);
+}
+
+llama_kv_calib_file llama_kv_calib_file::read(const llama_model & model, uint64_t fingerprint, const std::string & path) {
     reader file { path, {}, {} };
 
     std::error_code ec;
@@ -233,7 +182,7 @@ llama_kv_calib_file llama_kv_calib_file::read(const llama_model & model, const s
         file.fail(format("the file is of version %u, this program reads version %u. make it again (turboquant calibrate)", version, VERSION));
     }
     const std::string theirs = file.str(KEY_FINGERPRINT);
-    const std::string ours   = fingerprint_text(model);
+    const std::string ours   = fingerprint_text(fingerprint);
     if (theirs != ours) {
         file.fail(format("they are of another model: %s (fingerprint %s), but this is %s (%s). calibrate this one",
                 file.str(KEY_MODEL).c_str(), theirs.c_str(), model_text(model).c_str(), ours.c_str()));
@@ -284,7 +233,7 @@ void llama_kv_calib_file::write(const llama_model & model, const std::string & p
     gguf_set_val_str(gguf.get(), KEY_TYPE, TYPE);
     gguf_set_val_str(gguf.get(), "general.architecture", model.arch_name().c_str());
     gguf_set_val_u32(gguf.get(), KEY_VERSION, VERSION);
-    gguf_set_val_str(gguf.get(), KEY_FINGERPRINT, fingerprint_text(model).c_str());
+    gguf_set_val_str(gguf.get(), KEY_FINGERPRINT, fingerprint_text(llama_kv_fingerprint(model)).c_str());
     gguf_set_val_str(gguf.get(), KEY_MODEL, model_text(model).c_str());
     gguf_set_val_u32(gguf.get(), KEY_N_TOKENS, n_tokens);
 

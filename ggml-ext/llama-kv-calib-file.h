@@ -31,6 +31,9 @@ struct llama_kv_calib_file {
     // throw std::runtime_error with what is wrong and the way out
     static llama_kv_calib_file read(const llama_model & model, const std::string & path);
 
+    // the same where the model's fingerprint is known. the model may be without its weights
+    static llama_kv_calib_file read(const llama_model & model, uint64_t fingerprint, const std::string & path);
+
     // a file that was there stays as it was if this fails
     void write(const llama_model & model, const std::string & path) const;
 };
@@ -38,6 +41,10 @@ struct llama_kv_calib_file {
 // The same for every quantization of a model: its shape, and the weights that no quantization touches.
 // throws std::runtime_error if the model has no weights, or no keys
 uint64_t llama_kv_fingerprint(const llama_model & model);
+
+// The same of a model that was loaded without its weights, of which those that count are read from its file.
+// throws std::runtime_error if they cannot be read, or the model has no keys
+uint64_t llama_kv_fingerprint(const llama_model & model, const std::string & path);
 
 // FNV-1a, 64 bits
 uint64_t llama_kv_hash(uint64_t hash, const void * data, size_t size);

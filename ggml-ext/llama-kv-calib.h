@@ -36,8 +36,9 @@ struct llama_kv_fit_info {
 
 LLAMA_API struct llama_kv_fit_info llama_get_kv_fit(const struct llama_context * ctx);
 
-// Who is told how far the quick fit of a new context is, 0 .. 1, on the thread that creates it. The fit stops, and the
-// context has no scales, when the callback returns false. NULL: nobody. May be called at any time
+// Who is told how far the quick fit of a new context is, 0 .. 1, on the thread that creates it, after every layer. The fit stops,
+// and the context has no scales, when the callback returns false, or the abort callback of the context's parameters true. A context
+// with turbo keys that the callback creates has no scales. NULL: nobody. May be called at any time
 LLAMA_API void llama_kv_fit_set_progress(llama_progress_callback callback, void * user_data);
 
 #ifdef __cplusplus

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
+#include <set>
 #include <stdexcept>
 #include <thread>
 
@@ -28,71 +29,133 @@ static constexpr uint32_t N_QUERIES = 256;
 // running the text takes about as long as fitting
 static constexpr float PROGRESS_RUN = 0.5f;
 
-static void report(const llama_kv_calibrate_params & params, float progress) {
-    if (params.progress_callback && !params.progress_callback(progress, params.progress_callback_user_data)) {
-        throw llama_kv_calibrate_stopped();
+// at least so many of the tokens of the text that comes with the library are different ones: where the vocabulary is not made for
+// texts (DNA, notes, sounds), it is a row of unknown tokens, of which nothing is to be learnt
+static constexpr size_t N_DISTINCT_MIN = 16;
+
+namespace {
+
+// what a fit is asked for
+struct job_t {
+    llama_kv_calibrate_params params;
+
+    ggml_abort_callback abort_callback      = nullptr;
+    void *              abort_callback_data = nullptr;
+
+    // throws llama_kv_calibrate_stopped
+    void report(float progress) const {
+        const bool aborted = abort_callback && abort_callback(abort_callback_data);
+        if (aborted || (params.progress_callback && !params.progress_callback(progress, params.progress_callback_user_data))) {
+            throw llama_kv_calibrate_stopped();
+        }
     }
+};
+
 }
 
-static void check(const llama_model & model) {
+// why the model cannot be run for a fit; empty: it can
+static std::string why_not_run(const llama_model & model) {
     const std::string why = llama_kv_scales_why_not(model);
     if (!why.empty()) {
-        throw std::runtime_error(why);
+        return why;
     }
     if (model.arch == LLM_ARCH_GROK) {
-        throw std::runtime_error("flash attention, which is watched, cannot be had for Grok");
-    }
-    if (model.hparams.no_alloc || model.hparams.vocab_only) {
-        throw std::runtime_error("the model was loaded without its weights");
+        return "flash attention, which is watched, cannot be had for Grok";
     }
     if (llama_model_has_encoder(&model)) {
-        throw std::runtime_error("the model has an encoder, which a text alone does not run");
+        return "the model has an encoder, which a text alone does not run";
     }
     for (const uint32_t il : llama_turbo_kv_layers(model)) {
         if (model.hparams.n_embd_head_k(il) % 64 != 0) {
-            throw std::runtime_error(format("layer %u has head_dim %u: keys are rotated, and scales of use, where it is a multiple of 64", il, model.hparams.n_embd_head_k(il)));
+            return format("layer %u has head_dim %u: keys are rotated, and scales of use, where it is a multiple of 64", il, model.hparams.n_embd_head_k(il));
         }
+    }
+    if (llama_vocab_type(llama_model_get_vocab(&model)) == LLAMA_VOCAB_TYPE_NONE) {
+        return "the model has no vocabulary to cut a text into tokens with";
+    }
+    return "";
+}
+
+std::string llama_kv_calibrate_why_not(const llama_model & model) {
+    const std::string why = why_not_run(model);
+    if (why.empty() && model.hparams.n_ctx_train < N_TOKENS_QUICK_MIN) {
+        return format("the model's context has %u tokens, and %u are needed", model.hparams.n_ctx_train, N_TOKENS_QUICK_MIN);
+    }
+    return why;
+}
+
+static void check(const llama_model & model) {
+    if (model.hparams.no_alloc || model.hparams.vocab_only) {
+        throw std::runtime_error("the model was loaded without its weights");
+    }
+    const std::string why = why_not_run(model);
+    if (!why.empty()) {
+        throw std::runtime_error(why);
     }
 }
 
-static std::vector<llama_token> tokenize(const llama_model & model, const llama_kv_calibrate_params & params, uint32_t n_min) {
-    size_t n_text;
-    const std::string text = params.text ? params.text : tq_calibration_text(&n_text);
+// whether the vocabulary has the tokens that it wants to be added. where it lacks them, llama_tokenize aborts
+static bool has_added(const llama_vocab * vocab) {
+    const bool wpm = llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_WPM;
+    const auto has = [](llama_token token) { return token != LLAMA_TOKEN_NULL; };
+    return (has(llama_vocab_bos(vocab)) || !(llama_vocab_get_add_bos(vocab) || wpm)) &&
+           (has(llama_vocab_eos(vocab)) || !llama_vocab_get_add_eos(vocab)) &&
+           (has(llama_vocab_sep(vocab)) || !wpm);
+}
 
-    const auto * vocab = llama_model_get_vocab(&model);
-    if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE) {
-        throw std::runtime_error("the model has no vocabulary to cut a text into tokens with");
-    }
+static std::vector<llama_token> tokenize(const llama_vocab * vocab, const std::string & text) {
+    const bool add_special = has_added(vocab);
     const auto tokenize = [&](std::vector<llama_token> & tokens) {
-        return llama_tokenize(vocab, text.data(), text.size(), tokens.data(), tokens.size(), true, false);
+        return llama_tokenize(vocab, text.data(), text.size(), tokens.data(), tokens.size(), add_special, false);
     };
     std::vector<llama_token> res;
-    res.resize(std::max(0, -tokenize(res)));
-    const int32_t n = tokenize(res);
+    int32_t n;
+    try {
+        res.resize(std::max(0, -tokenize(res)));
+        n = tokenize(res);
+    } catch (const std::out_of_range &) {
+        throw std::runtime_error("the model's vocabulary has no tokens for some of the text's characters, nor for their bytes");
+    }
     if (n < 0) {
         throw std::runtime_error("the text cannot be cut into tokens");
     }
+    res.resize(n);
+    return res;
+}
 
+// the tokens to run
+static std::vector<llama_token> tokens_of(const llama_model & model, const llama_kv_calibrate_params & params, uint32_t n_min) {
+    size_t n_text;
+    const std::string text = params.text ? params.text : tq_calibration_text(&n_text);
+
+    auto res = tokenize(llama_model_get_vocab(&model), text);
+
+    const size_t n      = res.size();
     const size_t n_want = params.n_tokens > 0 ? params.n_tokens : llama_kv_calibrate_default_params().n_tokens;
     if (n_want > N_TOKENS_MAX) {
         throw std::runtime_error(format("%zu tokens are too many: at most %u", n_want, N_TOKENS_MAX));
     }
-    res.resize(std::min<size_t>({ (size_t) n, n_want, model.hparams.n_ctx_train }));
+    res.resize(std::min<size_t>({ n, n_want, model.hparams.n_ctx_train }));
     if (res.size() < n_min) {
-        throw std::runtime_error(format("%zu tokens are too few, %u are needed: the text has %d, %zu were asked for, and the model's context has %u",
+        throw std::runtime_error(format("%zu tokens are too few, %u are needed: the text has %zu, %zu were asked for, and the model's context has %u",
                 res.size(), n_min, n, n_want, model.hparams.n_ctx_train));
+    }
+    const size_t n_distinct = std::set<llama_token>(res.begin(), res.end()).size();
+    if (!params.text && n_distinct < N_DISTINCT_MIN) {
+        throw std::runtime_error(format("the model's vocabulary is not made for texts: %zu tokens of one are only %zu different ones. "
+                "calibrate with what the model is made for (turboquant calibrate -f)", res.size(), n_distinct));
     }
     return res;
 }
 
-static void run(llama_model & model, std::vector<llama_token> & tokens, llama_kv_capture & capture, const llama_kv_calibrate_params & params) {
+static void run(llama_model & model, std::vector<llama_token> & tokens, llama_kv_capture & capture, int32_t n_threads) {
     auto cparams = llama_context_default_params();
     cparams.n_ctx           = tokens.size();
     cparams.n_batch         = N_BATCH;
     cparams.n_ubatch        = N_BATCH;
     cparams.n_seq_max       = 1;
-    cparams.n_threads       = params.n_threads;
-    cparams.n_threads_batch = params.n_threads;
+    cparams.n_threads       = n_threads;
+    cparams.n_threads_batch = n_threads;
     cparams.type_k          = GGML_TYPE_F16;
     cparams.type_v          = GGML_TYPE_F16;
     cparams.kv_anchors      = LLAMA_KV_ANCHORS_OFF;
@@ -115,13 +178,10 @@ static void run(llama_model & model, std::vector<llama_token> & tokens, llama_kv
         capture.begin(pos, n);
 
         const int32_t ret = llama_decode(ctx.get(), llama_batch_get_one(tokens.data() + pos, n));
-        if (!capture.error().empty()) {
-            throw std::runtime_error(capture.error());
-        }
+        capture.check();
         if (ret != 0) {
             throw std::runtime_error(format("the model failed on tokens %u to %u", pos, pos + n - 1));
         }
-        report(params, PROGRESS_RUN*(pos + n)/tokens.size());
     }
 }
 
@@ -173,22 +233,28 @@ static std::vector<float> fit(const llama_model & model, uint32_t il, const llam
 }
 
 // n_min: tokens that are enough
-static llama_kv_calib_file fit_model(llama_model & model, const llama_kv_calibrate_params & params_in, uint32_t n_min) {
-    auto params = params_in;
-    if (params.n_threads <= 0) {
-        params.n_threads = std::max(1u, std::thread::hardware_concurrency());
-    }
+static llama_kv_calib_file fit_model(llama_model & model, const job_t & job, uint32_t n_min) {
+    const auto & params = job.params;
+
+    // more threads than cores gain nothing, and there may not be as many as somebody asked for
+    const int32_t n_cores   = std::max(1u, std::thread::hardware_concurrency());
+    const int32_t n_threads = params.n_threads > 0 ? std::min(params.n_threads, n_cores) : n_cores;
 
     check(model);
-    auto tokens = tokenize(model, params, n_min);
+    auto tokens = tokens_of(model, params, n_min);
 
-    llama_kv_capture capture(tokens.size(), std::max<uint32_t>(1, tokens.size()/N_QUERIES));
-    run(model, tokens, capture, params);
+    const auto kv_layers = llama_turbo_kv_layers(model);
+
+    llama_kv_capture capture(tokens.size(), std::max<uint32_t>(1, tokens.size()/N_QUERIES), [&](uint32_t pos, uint32_t n_batch, uint32_t n_layers) {
+        // more layers than have keys of their own: some share them
+        const float share = std::min(1.0f, (float) n_layers/kv_layers.size());
+        job.report(PROGRESS_RUN*(pos + n_batch*share)/tokens.size());
+    });
+    run(model, tokens, capture, n_threads);
 
     llama_kv_calib_file file;
     file.n_tokens = tokens.size();
 
-    const auto kv_layers = llama_turbo_kv_layers(model);
     for (size_t i = 0; i < kv_layers.size(); ++i) {
         const uint32_t il = kv_layers[i];
 
@@ -199,7 +265,7 @@ static llama_kv_calib_file fit_model(llama_model & model, const llama_kv_calibra
 
         std::vector<tq_fit_head> heads;
         auto & layer = file.layers[il];
-        layer.scale = fit(model, il, it->second, tokens.size(), params.n_threads, heads);
+        layer.scale = fit(model, il, it->second, tokens.size(), n_threads, heads);
 
         llama_kv_calibrate_layer cur = {};
         cur.il        = il;
@@ -214,14 +280,14 @@ static llama_kv_calib_file fit_model(llama_model & model, const llama_kv_calibra
         if (params.layer_callback) {
             params.layer_callback(&cur, params.layer_callback_user_data);
         }
-        report(params, PROGRESS_RUN + (1.0f - PROGRESS_RUN)*(i + 1)/kv_layers.size());
+        job.report(PROGRESS_RUN + (1.0f - PROGRESS_RUN)*(i + 1)/kv_layers.size());
     }
 
     return file;
 }
 
 void llama_kv_calibrate_to(llama_model & model, const std::string & path, const llama_kv_calibrate_params & params) {
-    fit_model(model, params, N_TOKENS_MIN).write(model, path);
+    fit_model(model, { params }, N_TOKENS_MIN).write(model, path);
 }
 
 //
@@ -246,19 +312,19 @@ void llama_kv_fit_set_progress(llama_progress_callback callback, void * user_dat
     quick_progress.user_data = user_data;
 }
 
-llama_kv_calib_file llama_kv_calibrate_quick(llama_model & model, int32_t n_threads) {
-    auto params = llama_kv_calibrate_default_params();
-    params.n_tokens  = N_TOKENS_QUICK;
-    params.n_threads = n_threads;
+llama_kv_calib_file llama_kv_calibrate_quick(llama_model & model, const llama_context_params & cparams) {
+    job_t job = { llama_kv_calibrate_default_params(), cparams.abort_callback, cparams.abort_callback_data };
+    job.params.n_tokens  = N_TOKENS_QUICK;
+    job.params.n_threads = cparams.n_threads_batch;
     {
         std::lock_guard<std::mutex> lock(quick_progress.mutex);
-        params.progress_callback           = quick_progress.callback;
-        params.progress_callback_user_data = quick_progress.user_data;
+        job.params.progress_callback           = quick_progress.callback;
+        job.params.progress_callback_user_data = quick_progress.user_data;
     }
     // the context that runs the text is nobody's concern
     const llama_turbo_mute mute;
-    report(params, 0.0f);
-    return fit_model(model, params, N_TOKENS_QUICK_MIN);
+    job.report(0.0f);
+    return fit_model(model, job, N_TOKENS_QUICK_MIN);
 }
 
 //

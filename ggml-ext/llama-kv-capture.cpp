@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <exception>
 #include <stdexcept>
 
 // the bytes of a tensor, a view or not, from its first element to its last
@@ -47,7 +46,14 @@ static void expect(bool ok, const char * what, const ggml_tensor * t) {
 void llama_kv_capture::begin(uint32_t pos, uint32_t n_batch) {
     this->pos     = pos;
     this->n_batch = n_batch;
+    n_layers = 0;
     n_seen.clear();
+}
+
+void llama_kv_capture::check() const {
+    if (error) {
+        std::rethrow_exception(error);
+    }
 }
 
 bool llama_kv_capture::callback(ggml_tensor * t, bool ask, void * user_data) {
@@ -60,10 +66,11 @@ bool llama_kv_capture::callback(ggml_tensor * t, bool ask, void * user_data) {
     }
     try {
         self->see(t);
-    } catch (const std::exception & err) {
-        self->why = err.what();
+        self->on_layer(self->pos, self->n_batch, ++self->n_layers);
+    } catch (...) {
+        self->error = std::current_exception();
     }
-    return self->why.empty();
+    return !self->error;
 }
 
 void llama_kv_capture::see(const ggml_tensor * t) {

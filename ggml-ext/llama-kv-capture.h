@@ -5,8 +5,9 @@
 #include "ggml.h"
 
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <map>
-#include <string>
 #include <vector>
 
 class llama_kv_capture {
@@ -38,8 +39,13 @@ public:
         std::vector<queries_t> queries; // of the layers that share this K
     };
 
+    // called after each layer of a batch: where the batch begins, its tokens, and how many layers of it have been seen. what it
+    // throws ends the batch
+    using on_layer_t = std::function<void(uint32_t pos, uint32_t n_batch, uint32_t n_layers)>;
+
     // n_tokens: of the text, in one sequence; cell i of the cache has token i
-    llama_kv_capture(uint32_t n_tokens, uint32_t stride) : n_tokens(n_tokens), stride(stride) {}
+    llama_kv_capture(uint32_t n_tokens, uint32_t stride, on_layer_t on_layer)
+        : n_tokens(n_tokens), stride(stride), on_layer(std::move(on_layer)) {}
 
     // before each batch. pos: of its first token
     void begin(uint32_t pos, uint32_t n_batch);
@@ -47,8 +53,8 @@ public:
     // a ggml_backend_sched_eval_callback; user_data: this
     static bool callback(ggml_tensor * t, bool ask, void * user_data);
 
-    // empty: all went well
-    const std::string & error() const { return why; }
+    // throws what went wrong while a batch was computed, if anything did: exceptions do not pass through a graph
+    void check() const;
 
     // by layer of the model
     const std::map<uint32_t, layer_t> & layers() const { return res; }
@@ -57,14 +63,17 @@ private:
     const uint32_t n_tokens;
     const uint32_t stride;
 
-    uint32_t pos     = 0;
-    uint32_t n_batch = 0;
+    const on_layer_t on_layer;
+
+    uint32_t pos      = 0;
+    uint32_t n_batch  = 0;
+    uint32_t n_layers = 0; // seen in this batch
 
     std::map<uint32_t, uint32_t> n_seen; // attention to this K so far in this batch
 
     std::map<uint32_t, layer_t> res;
 
-    std::string why;
+    std::exception_ptr error;
 
     void see(const ggml_tensor * t);
 };

@@ -1,12 +1,15 @@
 #include "llama-kv-fit.h"
 
 #include "llama-context.h"
+#include "llama-cpp.h"
 #include "llama-impl.h"
 #include "llama-kv-calibrate.h"
 #include "llama-kv-scales.h"
 #include "llama-model.h"
 #include "llama-turbo.h"
 
+#include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cinttypes>
 #include <cstdlib>
@@ -66,13 +69,20 @@ struct kept_files {
     fs::path thorough;
     fs::path quick;
 
-    kept_files(const fs::path & folder, const llama_model & model) {
-        const std::string name = format("%016" PRIx64 "-v%u", llama_kv_fingerprint(model), llama_kv_calib_file::VERSION);
+    kept_files(const fs::path & folder, uint64_t fingerprint) {
+        const std::string name = format("%016" PRIx64 "-v%u", fingerprint, llama_kv_calib_file::VERSION);
 
         thorough = folder / (name + ".gguf");
         quick    = folder / (name + format("-quick%u.gguf", QUICK_VERSION));
     }
 };
+
+// whether a file in the folder is one of ours that was not written to its end. the folder may have others: a user names it
+static bool is_part(const fs::path & path) {
+    const std::string name = path.filename().u8string();
+    return path.extension() == ".part" && name.size() > 18 && name.compare(16, 2, "-v") == 0 &&
+        std::all_of(name.begin(), name.begin() + 16, [](unsigned char c) { return std::isxdigit(c); });
+}
 
 // What a process that was killed while it wrote has left. Nobody takes an hour to write a small file.
 static void sweep(const fs::path & folder) {
@@ -80,7 +90,7 @@ static void sweep(const fs::path & folder) {
     for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec)) {
         std::error_code ignored;
         const auto age = fs::file_time_type::clock::now() - fs::last_write_time(it->path(), ignored);
-        if (!ignored && it->path().extension() == ".part" && age > std::chrono::hours(1)) {
+        if (!ignored && is_part(it->path()) && age > std::chrono::hours(1)) {
             fs::remove(it->path(), ignored);
         }
     }
@@ -113,13 +123,13 @@ static fit_ptr new_fit(llama_kv_fit_type type, const std::string & source, llama
 }
 
 // null: there is no such file, or it is of no use, which the log says
-static fit_ptr read_kept(const llama_model & model, const fs::path & path, llama_kv_fit_type type) {
+static fit_ptr read_kept(const llama_model & model, uint64_t fingerprint, const fs::path & path, llama_kv_fit_type type) {
     std::error_code ec;
     if (!fs::exists(path, ec)) {
         return nullptr;
     }
     try {
-        return new_fit(type, path.u8string(), llama_kv_calib_file::read(model, path.u8string()));
+        return new_fit(type, path.u8string(), llama_kv_calib_file::read(model, fingerprint, path.u8string()));
     } catch (const std::exception & err) {
         LLAMA_LOG_WARN("%s: a file in the cache is ignored: %s\n", LOG_NAME, err.what());
     }
@@ -133,8 +143,10 @@ static fit_ptr make(llama_model & model, const llama_context_params & params, co
     const int64_t t_begin = ggml_time_us();
     llama_kv_calib_file data;
     try {
-        data = llama_kv_calibrate_quick(model, params.n_threads_batch);
+        data = llama_kv_calibrate_quick(model, params);
     } catch (const llama_kv_no_cache &) {
+        throw;
+    } catch (const llama_kv_calibrate_stopped &) {
         throw;
     } catch (const std::exception & err) {
         // what cannot be run can still have norms
@@ -173,13 +185,20 @@ static fit_ptr find_kept(llama_model & model, const llama_context_params & param
     static std::mutex mutex;
     static std::map<std::string, made_t> made;
 
-    const fs::path   folder = calib_folder();
-    const kept_files files(folder, model);
+    // A callback that is told of a fit may create contexts, too. They cannot wait for what they are a part of.
+    static thread_local bool is_fitting = false;
+    if (is_fitting) {
+        throw std::runtime_error("the context is created by a callback of a fit, which has to end first");
+    }
+
+    const fs::path   folder      = calib_folder();
+    const uint64_t   fingerprint = llama_kv_fingerprint(model);
+    const kept_files files(folder, fingerprint);
 
     std::lock_guard<std::mutex> lock(mutex);
 
     if (!folder.empty()) {
-        if (auto fit = read_kept(model, files.thorough, LLAMA_KV_FIT_THOROUGH)) {
+        if (auto fit = read_kept(model, fingerprint, files.thorough, LLAMA_KV_FIT_THOROUGH)) {
             return fit;
         }
     }
@@ -191,10 +210,14 @@ static fit_ptr find_kept(llama_model & model, const llama_context_params & param
         return it->second.fit;
     }
     if (!folder.empty()) {
-        if (auto fit = read_kept(model, files.quick, LLAMA_KV_FIT_QUICK)) {
+        if (auto fit = read_kept(model, fingerprint, files.quick, LLAMA_KV_FIT_QUICK)) {
             return fit;
         }
     }
+    struct fitting_t {
+        fitting_t()  { is_fitting = true; }
+        ~fitting_t() { is_fitting = false; }
+    } fitting;
     try {
         return made[key].fit = make(model, params, folder.empty() ? fs::path() : files.quick);
     } catch (const llama_kv_no_cache &) {
@@ -204,6 +227,22 @@ static fit_ptr find_kept(llama_model & model, const llama_context_params & param
     } catch (const std::exception & err) {
         made[key].why_not = err.what();
         throw;
+    }
+}
+
+// Why no text is run for a context that drafts; empty: it can be. A draft model of its own is a model like any, though its context
+// may know the target's (ctx_other).
+static std::string why_not_draft(const llama_model & model, const llama_context_params & params) {
+    if (params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT) {
+        return "the context drafts by layers of its own (MTP), which a text alone does not run";
+    }
+    switch (model.arch) {
+        case LLM_ARCH_DFLASH:
+        case LLM_ARCH_EAGLE3:
+        case LLM_ARCH_GEMMA4_ASSISTANT:
+            return "the model (" + model.arch_name() + ") drafts from what its target computes, and cannot be run by itself";
+        default:
+            return "";
     }
 }
 
@@ -224,8 +263,8 @@ fit_ptr llama_kv_fit_find(llama_model & model, const llama_context_params & para
     }
 
     std::string why = llama_kv_scales_why_not(model);
-    if (by_default && why.empty() && (params.ctx_other || params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT)) {
-        why = "the context drafts for another, with whose cache it works";
+    if (by_default && why.empty()) {
+        why = why_not_draft(model, params);
     }
     if (!why.empty()) {
         if (!by_default) {
@@ -260,10 +299,11 @@ std::string llama_kv_fit_kept_as(const llama_model & model, uint64_t id) {
         return "";
     }
     try {
-        const kept_files files(folder, model);
+        const uint64_t   fingerprint = llama_kv_fingerprint(model);
+        const kept_files files(folder, fingerprint);
         std::error_code  ec;
         for (const auto & path : { files.thorough, files.quick }) {
-            if (fs::exists(path, ec) && llama_kv_calib_file::read(model, path.u8string()).id() == id) {
+            if (fs::exists(path, ec) && llama_kv_calib_file::read(model, fingerprint, path.u8string()).id() == id) {
                 return path.u8string();
             }
         }
@@ -271,6 +311,58 @@ std::string llama_kv_fit_kept_as(const llama_model & model, uint64_t id) {
         // a damaged file is nobody's
     }
     return "";
+}
+
+static bool has_cache(llama_model & model) {
+    // what is refused here is not what is asked about
+    const llama_turbo_mute mute;
+    auto cparams = llama_context_default_params();
+    cparams.n_ctx    = 256;
+    cparams.kv_calib = "off";
+    const llama_context_ptr ctx { llama_init_from_model(&model, cparams) };
+    return !ctx || llama_get_memory(ctx.get());
+}
+
+llama_kv_fit_outlook llama_kv_fit_expect(llama_model & model, const std::string & path) {
+    llama_kv_fit_outlook res;
+
+    if (llama_turbo_kv_layers(model).empty()) {
+        res.why = "the model has no keys";
+        return res;
+    }
+    res.why = llama_kv_scales_why_not(model);
+    if (res.why.empty()) {
+        res.why = why_not_draft(model, llama_context_default_params());
+    }
+    if (!res.why.empty()) {
+        return res;
+    }
+    if (!has_cache(model)) {
+        res.why = "the model has no KV cache";
+        return res;
+    }
+
+    const fs::path folder = calib_folder();
+    if (!folder.empty()) {
+        const uint64_t   fingerprint = llama_kv_fingerprint(model, path);
+        const kept_files files(folder, fingerprint);
+        res.fit = read_kept(model, fingerprint, files.thorough, LLAMA_KV_FIT_THOROUGH);
+        if (!res.fit) {
+            res.fit = read_kept(model, fingerprint, files.quick, LLAMA_KV_FIT_QUICK);
+        }
+        if (res.fit) {
+            res.type = res.fit->type;
+            return res;
+        }
+    }
+
+    res.why = llama_kv_calibrate_why_not(model);
+    if (res.why.empty()) {
+        res.type = LLAMA_KV_FIT_QUICK;
+    } else if (llama_kv_calib_has_norms(model)) {
+        res.type = LLAMA_KV_FIT_NORMS;
+    }
+    return res;
 }
 
 //
@@ -304,7 +396,7 @@ bool llama_kv_calib_keep(const llama_model * model, const char * path) {
         if (folder.empty()) {
             throw std::runtime_error("no cache folder is known. set LLAMA_CACHE to one");
         }
-        keep(llama_kv_calib_file::read(*model, path), *model, kept_files(folder, *model).thorough);
+        keep(llama_kv_calib_file::read(*model, path), *model, kept_files(folder, llama_kv_fingerprint(*model)).thorough);
         return true;
     } catch (const std::exception & err) {
         LLAMA_LOG_ERROR("%s: the calibration is not kept in the cache: %s\n", LOG_NAME, err.what());

@@ -31,6 +31,18 @@ struct llama_kv_fit {
 // cannot be
 std::shared_ptr<const llama_kv_fit> llama_kv_fit_find(llama_model & model, const llama_context_params & params);
 
+// what a context with turbo keys and default parameters would have
+struct llama_kv_fit_outlook {
+    llama_kv_fit_type type = LLAMA_KV_FIT_NONE;
+
+    std::shared_ptr<const llama_kv_fit> fit; // null: it is not made yet, or there will be none
+
+    std::string why; // why there will be no quick fit; empty: there will, or there is one
+};
+
+// path: the model's file. The model may be without its weights, of which a few are read. throws std::runtime_error if they cannot be
+llama_kv_fit_outlook llama_kv_fit_expect(llama_model & model, const std::string & path);
+
 // a file in the user's cache whose scales have this id, for messages. empty: there is none
 std::string llama_kv_fit_kept_as(const llama_model & model, uint64_t id);
 

@@ -8,29 +8,38 @@
 #include "llama-model.h"
 #include "llama-turbo.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
-// [n_embd_head], or empty if a layer has no such norm
+static bool is_of_head(const ggml_tensor * norm, uint32_t n_embd_head) {
+    return norm && norm->type == GGML_TYPE_F32 && ggml_nelements(norm) == n_embd_head;
+}
+
+bool llama_kv_calib_has_norms(const llama_model & model) {
+    const auto layers = llama_turbo_kv_layers(model);
+    return !layers.empty() && std::all_of(layers.begin(), layers.end(), [&](uint32_t il) {
+        const uint32_t n_embd_head = model.hparams.n_embd_head_k(il);
+        const auto &   layer       = model.layers[il];
+        // keys of other sizes are not rotated: their blocks have scales of their own, and those of channels gain nothing
+        return n_embd_head % 64 == 0 && is_of_head(layer.attn_q_norm, n_embd_head) && is_of_head(layer.attn_k_norm, n_embd_head);
+    });
+}
+
+// [n_embd_head]
 static std::vector<float> weights_of(const ggml_tensor * norm, uint32_t n_embd_head) {
-    if (!norm || norm->type != GGML_TYPE_F32 || ggml_nelements(norm) != n_embd_head) {
-        return {};
-    }
     std::vector<float> res(n_embd_head);
     ggml_backend_tensor_get(norm, res.data(), 0, ggml_nbytes(norm));
     return res;
 }
 
 // s_c = (E q_c^2 / E k_c^2)^(1/4), with the weights for the channels' sizes, the same within RoPE's pairs, of geometric
-// mean 1. empty: there are none
+// mean 1. empty: they are out of bounds
 static std::vector<float> scales_of(const llama_model & model, uint32_t il) {
     const uint32_t n_embd_head = model.hparams.n_embd_head_k(il);
 
     const auto q = weights_of(model.layers[il].attn_q_norm, n_embd_head);
     const auto k = weights_of(model.layers[il].attn_k_norm, n_embd_head);
-    if (q.empty() || k.empty()) {
-        return {};
-    }
 
     std::vector<double> q2(q.begin(), q.end());
     std::vector<double> k2(k.begin(), k.end());
@@ -66,6 +75,9 @@ static std::vector<float> scales_of(const llama_model & model, uint32_t il) {
 
 bool llama_kv_calib_of_norms(const llama_model & model, llama_kv_calib_file & res) {
     res = {};
+    if (!llama_kv_calib_has_norms(model)) {
+        return false;
+    }
     for (const uint32_t il : llama_turbo_kv_layers(model)) {
         const auto scale = scales_of(model, il);
         if (scale.empty()) {
@@ -76,5 +88,5 @@ bool llama_kv_calib_of_norms(const llama_model & model, llama_kv_calib_file & re
             layer.scale.insert(layer.scale.end(), scale.begin(), scale.end());
         }
     }
-    return !res.layers.empty();
+    return true;
 }

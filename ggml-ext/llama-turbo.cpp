@@ -75,7 +75,9 @@ std::vector<uint32_t> llama_turbo_kv_layers(const llama_model & model) {
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
         // Falcon-H1's layers are recurrent and attend, too
         const bool is_recr = hparams.is_recr(il) && model.arch != LLM_ARCH_FALCON_H1;
-        if (hparams.has_kv(il) && !is_recr && hparams.n_head_kv(il) > 0) {
+        // Nemotron-H's layers recur, attend or feed forward. The last may have heads by their metadata
+        const bool is_ffn = (model.arch == LLM_ARCH_NEMOTRON_H || model.arch == LLM_ARCH_NEMOTRON_H_MOE) && hparams.n_ff(il) > 0;
+        if (hparams.has_kv(il) && !is_recr && !is_ffn && hparams.n_head_kv(il) > 0) {
             res.push_back(il);
         }
     }

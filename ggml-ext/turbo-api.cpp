@@ -15,6 +15,7 @@
 #include "llama-kv-cache-iswa.h"
 #include "llama-kv-cache-msa.h"
 #include "llama-kv-cache.h"
+#include "llama-kv-fit.h"
 #include "llama-memory-hybrid-idx.h"
 #include "llama-memory-hybrid-iswa.h"
 #include "llama-memory-hybrid.h"
@@ -422,6 +423,19 @@ int32_t tq_json_schema_to_grammar(const char * schema, tq_write write, void * us
     return fence([&] {
         const std::string grammar = json_schema_to_grammar(json::parse(schema));
         write(user_data, grammar.data(), grammar.size());
+    });
+}
+
+//
+// key scales
+//
+
+int32_t tq_model_expect_kv_fit(llama_model * model, const char * path, tq_kv_fit_outlook * outlook, tq_write write, void * user_data) {
+    return fence([&] {
+        const auto expected = llama_kv_fit_expect(*model, path);
+        *outlook = { expected.type, expected.fit != nullptr, expected.fit ? expected.fit->id : 0 };
+        const std::string & text = expected.fit ? expected.fit->source : expected.why;
+        write(user_data, text.data(), text.size());
     });
 }
 

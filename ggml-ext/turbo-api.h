@@ -6,6 +6,7 @@
 #pragma once
 
 #include "llama.h"
+#include "llama-kv-calib.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -123,6 +124,26 @@ int32_t tq_chat_prompt_parse(
 
 // write gets the grammar of what a JSON schema describes
 int32_t tq_json_schema_to_grammar(const char * schema, tq_write write, void * user_data);
+
+//
+// key scales
+//
+
+// what a context with turbo keys and default parameters would have
+struct tq_kv_fit_outlook {
+    enum llama_kv_fit_type type;    // NONE: none
+    bool                   is_kept; // there is a fit already; false: it would be made
+    uint64_t               id;      // of a fit that is kept
+};
+
+// The model may be without its weights: a few are read from its file. write gets the file of a fit that is kept, or why no text can
+// be run for one; nothing if one would be made
+int32_t tq_model_expect_kv_fit(
+        struct llama_model       * model,
+        const char               * path,
+        struct tq_kv_fit_outlook * outlook,
+        tq_write                   write,
+        void                     * user_data);
 
 //
 // decoding

@@ -5,11 +5,12 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::gguf::{Tiny, write_tiny_model};
 use common::models;
-use common::process::{Finished, run};
+use common::process::{Finished, run, without_llama_variables};
 
 const TURBOQUANT: &str = env!("CARGO_BIN_EXE_turboquant");
 const CLI: &str = env!("CARGO_BIN_EXE_llama-cli");
@@ -238,12 +239,18 @@ fn a_cache_folder_that_cannot_be_is_said() {
     let no_folder =
         [("LLAMA_CACHE", ""), ("XDG_CACHE_HOME", ""), ("HOME", ""), ("LOCALAPPDATA", "")];
     let mut ids = Vec::new();
+    let read_only = if cfg!(target_os = "linux") { "/proc" } else { utf8(&file) };
     for args in [&[][..], &["--kv-calib", "auto"]] {
         let of_file = complete(COMPLETION, &model, args, &[("LLAMA_CACHE", utf8(&file))]);
+        let of_system = complete(COMPLETION, &model, args, &[("LLAMA_CACHE", read_only)]);
         let words = ["not kept", "cannot make the folder", utf8(&file), "LLAMA_CACHE", "in memory"];
         let of_none = complete(COMPLETION, &model, args, &no_folder);
         for (ran, words) in [
             (&of_file, &words[..]),
+            (
+                &of_system,
+                &["not kept", "cannot make the folder", read_only, "LLAMA_CACHE", "in memory"],
+            ),
             (&of_none, &["not kept", "no cache folder is known", "LLAMA_CACHE", "in memory"]),
         ] {
             for word in words {
@@ -269,23 +276,25 @@ fn a_damaged_cache_mends_itself() {
     for bad in [&good[..good.len() / 2], b"", &vec![b'x'; good.len()]] {
         fs::write(file, bad).expect("written");
         let (old, young) = (file.with_extension("1.part"), file.with_extension("2.part"));
-        fs::write(&old, "half").expect("written");
-        fs::write(&young, "half").expect("written");
+        // The folder is the user's, who may have other things in it.
+        let foreign = file.with_file_name("film.mkv.part");
+        for part in [&old, &young, &foreign] {
+            fs::write(part, "half").expect("written");
+        }
         let before = std::time::SystemTime::now() - hour;
-        fs::File::options()
-            .write(true)
-            .open(&old)
-            .expect("a file")
-            .set_modified(before)
-            .expect("set");
+        for part in [&old, &foreign] {
+            let part = fs::File::options().write(true).open(part).expect("a file");
+            part.set_modified(before).expect("set");
+        }
         let ran = complete(COMPLETION, &model, &[], &env);
         assert_eq!(id(&ran), id(&first));
         for word in ["in the cache is ignored", "damaged", "calibrating key scales"] {
             assert!(ran.text().contains(word), "no {word:?} in: {}", ran.text());
         }
         assert!(fs::read(file).expect("a file") == good);
-        assert!(!old.exists() && young.exists());
+        assert!(!old.exists() && young.exists() && foreign.exists());
         fs::remove_file(young).expect("our file");
+        fs::remove_file(foreign).expect("our file");
     }
     // A thorough one that is damaged gives way to the quick one.
     let name = utf8(file).replace("-quick1", "");
@@ -293,6 +302,84 @@ fn a_damaged_cache_mends_itself() {
     let ran = complete(COMPLETION, &model, &[], &env);
     assert_eq!(id(&ran), id(&first));
     assert!(ran.text().contains("is ignored") && ran.text().contains(&name), "{}", ran.text());
+}
+
+/// Another model's fit under the name of this one's is no use, and a folder there is in the way: of the file, not of the program.
+#[test]
+fn what_lies_in_the_place_of_a_fit_does_no_harm() {
+    let (dir, model) = folder();
+    let cache = dir.path().join("cache");
+    let env = [("LLAMA_CACHE", utf8(&cache))];
+    let first = complete(COMPLETION, &model, &[], &env);
+    let [file] = &kept(&cache)[..] else { panic!("one file: {:?}", kept(&cache)) };
+    let good = fs::read(file).expect("a file");
+
+    let other = dir.path().join("other.gguf");
+    write_tiny_model(&other, Tiny::new(64));
+    complete(COMPLETION, &other, &[], &env).assert_success();
+    let theirs = kept(&cache).into_iter().find(|path| path != file).expect("another file");
+    fs::rename(&theirs, file).expect("moved");
+    let ran = complete(COMPLETION, &model, &[], &env);
+    assert_eq!(id(&ran), id(&first));
+    assert!(ran.text().contains("of another model"), "{}", ran.text());
+    assert!(fs::read(file).expect("a file") == good);
+
+    fs::remove_file(file).expect("our file");
+    fs::create_dir(file).expect("a folder");
+    let ran = complete(COMPLETION, &model, &[], &env);
+    assert_eq!(id(&ran), id(&first));
+    for word in ["is ignored", "not a file", "not kept", "cannot write", "in memory"] {
+        assert!(ran.text().contains(word), "no {word:?} in: {}", ran.text());
+    }
+    assert_eq!(kept(&cache), [file.clone()], "nothing else is left");
+}
+
+/// In the middle of a fit of some seconds: the cache has nothing, or half a file that nobody reads.
+#[test]
+fn a_fit_that_is_killed_leaves_nothing() {
+    let (dir, model) = (tempfile::tempdir().expect("a temporary folder"), models::path("smollm2"));
+    let cache = dir.path().join("cache");
+    let log = dir.path().join("log");
+    let output = || fs::File::options().append(true).create(true).open(&log).expect("a log");
+    let args = ["-m", utf8(&model), "-p", "The", "-no-cnv", "-n", "1", "-c", "256", "-t", "1"];
+    let mut child = without_llama_variables(&mut Command::new(COMPLETION))
+        .args(args)
+        .args(["--no-warmup", "-lv", "4", "-ctk", "turbo4"])
+        .env("LLAMA_CACHE", &cache)
+        .stdin(Stdio::null())
+        .stdout(output())
+        .stderr(output())
+        .spawn()
+        .expect("it starts");
+    let begin = Instant::now();
+    while !fs::read_to_string(&log).expect("a log").contains("calibrating key scales, once") {
+        assert!(begin.elapsed() < LIMIT && child.try_wait().expect("our child").is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("our child");
+    child.wait().expect("our child");
+    let log = fs::read_to_string(&log).expect("a log");
+    assert!(!log.contains("calibrated in"), "it was done before it was killed: {log}");
+    let left = kept(&cache);
+    assert!(left.iter().all(|path| path.extension().is_some_and(|e| e == "part")), "{left:?}");
+}
+
+/// However many contexts a program creates: with other types, sizes and threads, and to measure memory.
+#[test]
+fn programs_with_many_contexts_fit_once() {
+    let (dir, model) = folder();
+    let cache = dir.path().join("cache");
+    let args = ["-m", utf8(&model), "-ctk", "turbo4,turbo3", "-fa", "1", "-p", "8", "-n", "2"];
+    let more = ["-r", "1", "-t", "1", "-ub", "32,64", "-v"];
+    let all = [&args[..], &more].concat();
+    for env in [("LLAMA_CACHE", utf8(&cache)), ("LLAMA_CACHE", utf8(&model))] {
+        let ran = run(BENCH, &all, &[env], LIMIT);
+        ran.assert_success();
+        let text = ran.text();
+        assert_eq!(text.matches("calibrating key scales, once").count(), 1, "{text}");
+        assert!(text.matches("llama_kv_scales: key scales").count() >= 4, "{text}");
+    }
+    assert_eq!(kept(&cache).len(), 1);
 }
 
 /// They need not wait for each other: each writes a file of its own and renames it.

@@ -7,7 +7,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use common::cli::{Folder, LIMIT, TURBOQUANT, assert_error, column, smollm2, turboquant};
+use common::gguf::{N_VOCAB, short, text, uint};
+use common::gguf_file::Gguf;
+use common::hybrid::write_qwen35;
+use common::latent::write_latent_model;
 use common::process::{Finished, run};
+use common::t5::write_t5;
 
 #[test]
 fn info_tells_of_the_build() {
@@ -40,6 +45,115 @@ fn info_tells_of_a_model() {
     for word in ["head_dim          80", "multiple of 64", "use f16"] {
         assert!(ran.stdout.contains(word), "no {word}: {}", ran.stdout);
     }
+}
+
+/// The line of `info`, and the object of its JSON.
+fn key_scales(model: &str, env: &[(&str, &str)]) -> (String, serde_json::Value) {
+    let text = run(TURBOQUANT, &["info", model], env, LIMIT);
+    text.assert_success();
+    let line = text.stdout.lines().find_map(|line| line.strip_prefix("key scales"));
+    let json = run(TURBOQUANT, &["info", model, "--format", "json"], env, LIMIT);
+    json.assert_success();
+    let value: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    let line = line.unwrap_or_else(|| panic!("no key scales: {}", text.stdout));
+    (line.trim().into(), value["model"]["kv_fit"].clone())
+}
+
+/// A model in two files, the second of which has the layer.
+fn split(model: &str, folder: &Folder) -> String {
+    let mut first = Gguf::read(Path::new(model));
+    let n_tensors = first.tensors.len();
+    let (layer, others) = first.tensors.into_iter().partition(|t| t.name.starts_with("blk."));
+    first.tensors = others;
+    let mut second = Gguf { metadata: Vec::new(), tensors: layer };
+    for (i, part) in [&mut first, &mut second].into_iter().enumerate() {
+        part.set("split.no", short(i as u16));
+        part.set("split.count", short(2));
+    }
+    let paths = [1, 2].map(|i| folder.path(&format!("parts-0000{i}-of-00002.gguf")));
+    let n = [&5u32.to_le_bytes()[..], &(n_tensors as i32).to_le_bytes()].concat();
+    first.set("split.tensors.count", n.clone());
+    second.set("split.tensors.count", n);
+    first.write(Path::new(&paths[0]));
+    second.write(Path::new(&paths[1]));
+    paths[0].clone()
+}
+
+/// Which fit a model has is known without its weights: the same as programs find, also of a model in parts.
+#[test]
+fn info_names_the_key_scales_of_a_model() {
+    let folder = Folder::new(64);
+    let cache = folder.path("cache");
+    let env = [("LLAMA_CACHE", cache.as_str())];
+    let model = folder.model();
+    let parts = split(&model, &folder);
+    for model in [&model, &parts] {
+        let (line, json) = key_scales(model, &env);
+        assert!(line.starts_with("none yet") && line.contains("turboquant calibrate"), "{line}");
+        assert_eq!(json, serde_json::json!({ "state": "at first use" }));
+    }
+    let text = folder.write("text.txt", "words ".repeat(100));
+    let args = ["eval", "-m", &model, "-f", &text, "--pairs", "turbo4", "-c", "128"];
+    run(TURBOQUANT, &args, &env, LIMIT).assert_success();
+    let (quick, of_quick) = key_scales(&model, &env);
+    assert!(quick.starts_with("quick ") && quick.contains("-quick1.gguf"), "{quick}");
+    assert_eq!((&of_quick["state"], &of_quick["kind"]), (&"kept".into(), &"quick".into()));
+    assert_eq!(key_scales(&parts, &env), (quick, of_quick.clone()));
+
+    let args = ["calibrate", "-m", &parts, "-n", "300"];
+    run(TURBOQUANT, &args, &env, LIMIT).assert_success();
+    let (thorough, of_thorough) = key_scales(&model, &env);
+    assert!(thorough.starts_with("thorough "), "{thorough}");
+    assert_eq!(of_thorough["kind"], "thorough");
+    assert_ne!(of_thorough["id"], of_quick["id"]);
+
+    // Without a place to keep one, it would be made each time.
+    let (line, _) = key_scales(&model, &[("LLAMA_CACHE", &model)]);
+    assert!(line.starts_with("none yet"), "{line}");
+}
+
+#[test]
+fn info_says_why_a_model_has_no_key_scales() {
+    let folder = Folder::new(80);
+    let latent = folder.path("latent.gguf");
+    write_latent_model(Path::new(&latent));
+    let encoder = folder.path("t5.gguf");
+    write_t5(Path::new(&encoder));
+    for (model, reason) in
+        [(folder.model(), "head_dim 80"), (latent, "latent (MLA)"), (encoder, "has an encoder")]
+    {
+        let (line, json) = key_scales(&model, &[]);
+        assert!(line.starts_with("none: ") && line.contains(reason), "{line}");
+        assert_eq!(json["state"], "none");
+        assert!(json["reason"].as_str().is_some_and(|text| text.contains(reason)), "{json}");
+    }
+    let normalised = folder.path("norms.gguf");
+    write_qwen35(Path::new(&normalised));
+    let mut file = Gguf::read(Path::new(&normalised));
+    file.metadata.retain(|(key, _)| !key.starts_with("tokenizer."));
+    file.set("tokenizer.ggml.model", text("none"));
+    file.set("qwen35.vocab_size", uint(N_VOCAB));
+    file.write(Path::new(&normalised));
+    // Where nobody has kept a fit of the same model with a vocabulary.
+    let (line, json) = key_scales(&normalised, &[("LLAMA_CACHE", &folder.path("cache"))]);
+    assert!(line.starts_with("from the weights of q and k norms"), "{line}");
+    assert!(line.contains("no vocabulary") && json["state"] == "norms", "{line}, {json}");
+}
+
+#[test]
+fn info_is_also_json() {
+    let ran = turboquant(&["info", "--format", "json"]);
+    ran.assert_success();
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    assert!(json["devices"].as_array().is_some_and(|all| !all.is_empty()), "{json}");
+    let ran = turboquant(&["info", &smollm2(), "--format", "json"]);
+    ran.assert_success();
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    let model = &json["model"];
+    assert_eq!((&model["layers"], &model["training_context"]), (&30.into(), &8192.into()));
+    let types = model["types"].as_array().expect("types");
+    assert!(types.iter().all(|t| t["k"] == true && t["v"] == true), "{types:?}");
 }
 
 #[test]

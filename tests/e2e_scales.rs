@@ -2,7 +2,13 @@
 //! happens to the cache.
 #![cfg(feature = "llama")]
 
+#[path = "scales/adapters.rs"]
+mod adapters;
 mod common;
+#[path = "scales/hybrids.rs"]
+mod hybrids;
+#[path = "scales/inputs.rs"]
+mod inputs;
 
 use common::calibration::{Calibration, RopePairs};
 use common::engine::{Model, Options, context, type_name};

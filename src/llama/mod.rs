@@ -69,7 +69,7 @@ pub use error::{
 };
 pub use generate::{Finish, GenerateOptions, Generation, Piece};
 pub use grammar::GrammarTrigger;
-pub use kv_fit::{KvFit, KvFitKind, on_fit_progress};
+pub use kv_fit::{KvFit, KvFitKind, KvFitOutlook, on_fit_progress};
 pub use kv_preset::{KvPreset, UnknownPreset};
 pub use logprobs::TokenLogprob;
 pub use lora::Lora;

@@ -259,6 +259,39 @@ impl<'m> Context<'m> {
             .collect()
     }
 
+    /// Decodes `n` embeddings of sequence 0 instead of tokens, as those of images are; returns the last logits. `positions`: of
+    /// each, or with M-RoPE all of the first kind, then all of the second, and so on.
+    pub fn decode_embeddings(
+        &mut self,
+        embeddings: &[f32],
+        positions: &[i32],
+        n: usize,
+    ) -> Vec<f32> {
+        let (mut embeddings, mut positions) = (embeddings.to_vec(), positions.to_vec());
+        assert!(embeddings.len().is_multiple_of(n) && positions.len().is_multiple_of(n));
+        let mut n_seq_id = vec![1; n];
+        let mut seq = vec![0; n];
+        let mut seq_id: Vec<_> = seq.iter_mut().map(std::ptr::from_mut).collect();
+        let mut logits: Vec<_> = (1..=n).map(|i| i8::from(i == n)).collect();
+        let batch = sys::llama_batch {
+            n_tokens: n as i32,
+            token: std::ptr::null_mut(),
+            embd: embeddings.as_mut_ptr(),
+            pos: positions.as_mut_ptr(),
+            n_seq_id: n_seq_id.as_mut_ptr(),
+            seq_id: seq_id.as_mut_ptr(),
+            logits: logits.as_mut_ptr(),
+        };
+        // SAFETY: every array holds as many values as the model takes for n_tokens and lives during the call.
+        let status = unsafe { sys::llama_decode(self.raw(), batch) };
+        assert_eq!(status, 0, "llama_decode of {n} embeddings");
+        // SAFETY: the last entry has logits, n_vocab of them, until the next decode.
+        unsafe {
+            let logits = sys::llama_get_logits_ith(self.raw(), n as i32 - 1);
+            std::slice::from_raw_parts(logits, self.model.n_vocab()).to_vec()
+        }
+    }
+
     /// Decodes tokens of sequence `seq` from position `pos` in one batch; returns the last logits.
     pub fn prefill(&mut self, tokens: &[i32], pos: usize, seq: i32) -> Vec<f32> {
         let last = tokens.len() - 1;

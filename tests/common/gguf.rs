@@ -138,9 +138,9 @@ fn general_keys(arch: &str) -> impl Iterator<Item = (String, Vec<u8>)> {
     let keys = [
         ("general.architecture", text(arch)),
         ("tokenizer.ggml.model", text("llama")),
-        ("tokenizer.ggml.tokens", array(8, tokens.iter().map(|t| string(t)))),
-        ("tokenizer.ggml.scores", array(6, (0..N_VOCAB).map(|_| vec![0; 4]))),
-        ("tokenizer.ggml.token_type", array(5, types.map(|t: i32| t.to_le_bytes().to_vec()))),
+        ("tokenizer.ggml.tokens", texts(tokens)),
+        ("tokenizer.ggml.scores", floats((0..N_VOCAB).map(|_| 0.0))),
+        ("tokenizer.ggml.token_type", ints(types)),
         ("tokenizer.ggml.bos_token_id", uint(1)),
         ("tokenizer.ggml.eos_token_id", uint(2)),
     ];
@@ -165,6 +165,27 @@ pub fn float(x: f32) -> Vec<u8> {
 
 pub fn boolean(yes: bool) -> Vec<u8> {
     value(7, [u8::from(yes)])
+}
+
+/// 16 bits.
+pub fn short(n: u16) -> Vec<u8> {
+    value(2, n.to_le_bytes())
+}
+
+pub fn texts(items: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<u8> {
+    array(8, items.into_iter().map(|item| string(item.as_ref())))
+}
+
+pub fn uints(items: impl IntoIterator<Item = u32>) -> Vec<u8> {
+    array(4, items.into_iter().map(|n| n.to_le_bytes().to_vec()))
+}
+
+pub fn ints(items: impl IntoIterator<Item = i32>) -> Vec<u8> {
+    array(5, items.into_iter().map(|n| n.to_le_bytes().to_vec()))
+}
+
+pub fn floats(items: impl IntoIterator<Item = f32>) -> Vec<u8> {
+    array(6, items.into_iter().map(|x| x.to_le_bytes().to_vec()))
 }
 
 fn array(type_id: u32, items: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {

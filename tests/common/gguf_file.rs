@@ -70,6 +70,29 @@ impl Gguf {
         Self { metadata, tensors: tensors.collect() }
     }
 
+    /// Gives a key this value, which may be new.
+    pub fn set(&mut self, key: &str, value: Vec<u8>) {
+        match self.metadata.iter_mut().find(|(k, _)| k == key) {
+            Some(old) => old.1 = value,
+            None => self.metadata.push((key.into(), value)),
+        }
+    }
+
+    /// Makes a model one of another architecture with the same keys and tensors.
+    pub fn set_arch(&mut self, old: &str, new: &str) {
+        for (key, _) in &mut self.metadata {
+            if let Some(rest) = key.strip_prefix(&format!("{old}.")) {
+                *key = format!("{new}.{rest}");
+            }
+        }
+        self.set("general.architecture", [&8u32.to_le_bytes()[..], &string(new)].concat());
+    }
+
+    pub fn tensor(&mut self, name: &str) -> &mut Tensor {
+        let tensor = self.tensors.iter_mut().find(|tensor| tensor.name == name);
+        tensor.unwrap_or_else(|| panic!("no {name}"))
+    }
+
     pub fn write(&self, path: &Path) {
         let infos = self.tensors.iter().map(|tensor| Info {
             name: &tensor.name,

@@ -10,6 +10,7 @@ pub mod cmake;
 pub mod engine;
 pub mod gguf;
 pub mod gguf_file;
+pub mod hybrid;
 pub mod latent;
 pub mod models;
 pub mod outline;

@@ -150,7 +150,7 @@ fn positions_end_where_learned_ones_do() {
 fn scales_are_for_models_that_can_be_run() {
     each_kind(|kind, model, _| {
         let turbo = || params().cache_types(CacheType::Turbo4, CacheType::F16);
-        let fitted = matches!(kind, Kind::Decoder | Kind::LearnedPositions);
+        let fitted = matches!(kind, Kind::Decoder | Kind::LearnedPositions | Kind::Hybrid);
         for params in [turbo(), turbo().embeddings(true).n_seq_max(2).kv_unified(true)] {
             let context = Context::new(model, &params).unwrap_or_else(|e| panic!("{kind:?}: {e}"));
             let kind_of_fit = context.kv_fit().map(|fit| fit.kind);

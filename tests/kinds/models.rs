@@ -6,6 +6,7 @@ use std::sync::Arc;
 use llama_turboquant::llama::Model;
 
 use crate::common::gguf::{N_VOCAB, Tiny, boolean, float, uint, write_random, write_tiny_model};
+use crate::common::hybrid::write_jamba;
 
 const N_EMBD: u64 = 128;
 const N_FF: u64 = 64;
@@ -23,6 +24,8 @@ pub enum Kind {
     LearnedPositions,
     /// mamba: a recurrent state.
     Recurrent,
+    /// jamba: a layer with such a state, and one that attends.
+    Hybrid,
     /// bert: no cache.
     Encoder,
     /// gemma-embedding: no cache, RoPE and a window to both sides.
@@ -34,10 +37,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Decoder,
         Self::LearnedPositions,
         Self::Recurrent,
+        Self::Hybrid,
         Self::Encoder,
         Self::Embedding,
         Self::EncoderDecoder,
@@ -46,7 +50,7 @@ impl Kind {
 
     /// Whether a batch may go through [`Context::encode`](llama_turboquant::llama::Context::encode).
     pub fn encodes(self) -> bool {
-        !matches!(self, Self::Decoder | Self::LearnedPositions | Self::Recurrent)
+        !matches!(self, Self::Decoder | Self::LearnedPositions | Self::Recurrent | Self::Hybrid)
     }
 
     /// Whether sequences stay in memory.
@@ -64,6 +68,7 @@ impl Kind {
             Self::Decoder => write_tiny_model(&path, Tiny::new(N_EMBD / 2)),
             Self::LearnedPositions => write(&path, "gpt2", vec![norm_eps(false)], gpt2()),
             Self::Recurrent => write(&path, "mamba", ssm_keys(), mamba()),
+            Self::Hybrid => write_jamba(&path),
             Self::Encoder => write(&path, "bert", bert_keys(), bert()),
             Self::Embedding => write(&path, "gemma-embedding", window_keys(), gemma_embedding()),
             Self::EncoderDecoder => write(&path, "t5", t5_keys(), t5(true)),

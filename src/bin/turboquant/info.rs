@@ -7,18 +7,21 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use llama_turboquant::kernels;
 use llama_turboquant::llama::{
-    CacheError, CachePolicy, CacheType, GGML, LLAMA_CPP, Model, ModelProbe, cpu, devices, features,
+    CacheError, CachePolicy, CacheType, Device, GGML, KvFitKind, KvFitOutlook, KvLayer, LLAMA_CPP,
+    Model, ModelError, ModelProbe, cpu, devices, features,
 };
+use serde_json::{Value, json};
 
 use crate::args::check_model;
 use crate::interrupt::Interrupt;
 use crate::log::{self, Errors};
+use crate::provenance::{self, with_provenance};
 use crate::table::Table;
 use crate::units::mib;
 
-/// Show what was built and what it runs on; of a model, its shape and which cache types it can have.
+/// Show what was built and what it runs on; of a model, its shape, which cache types it can have, and its key scales.
 ///
-/// Of a model only the metadata is read.
+/// Of a model only the metadata is read, and the few weights by which its key scales are found in the user's cache.
 #[derive(clap::Args)]
 pub struct Args {
     /// A model, a GGUF file [also: -m MODEL].
@@ -26,17 +29,35 @@ pub struct Args {
     model: Option<PathBuf>,
     #[arg(short = 'm', long = "model", value_name = "FILE", hide = true, conflicts_with = "model")]
     file: Option<PathBuf>,
+    /// What to print: text, or JSON.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
     /// Show llama.cpp's log.
     #[arg(short, long)]
     verbose: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
 pub fn run(args: &Args) -> Result<()> {
     let _interrupt = Interrupt::new()?;
     log::init(args.verbose, Errors::InMessage);
-    crate::print(&match args.model.as_deref().or(args.file.as_deref()) {
-        Some(path) => of_model(path)?,
-        None => of_build(),
+    let json = |value| format!("{:#}\n", with_provenance(value));
+    let Some(path) = args.model.as_deref().or(args.file.as_deref()) else {
+        return crate::print(&match args.format {
+            Format::Text => of_build(),
+            Format::Json => json(build_json()),
+        });
+    };
+    check_model(path)?;
+    let probe = ModelProbe::open(path)?;
+    crate::print(&match args.format {
+        Format::Text => of_model(path, &probe),
+        Format::Json => json(model_json(path, &probe)),
     })
 }
 
@@ -92,9 +113,23 @@ pub fn commit() -> Option<&'static str> {
     option_env!("TQ_COMMIT")
 }
 
-fn of_model(path: &Path) -> Result<String> {
-    check_model(path)?;
-    let probe = ModelProbe::open(path)?;
+/// Besides what every measurement carries.
+fn build_json() -> Value {
+    let device = |device: Device| json!({ "name": device.name, "backend": device.backend, "memory": device.memory });
+    let cache_type = |t: CacheType| {
+        json!({
+            "type": t.to_string(),
+            "bits_per_value": t.bits_per_value(),
+            "block": t.block(),
+        })
+    };
+    json!({
+        "devices": devices().into_iter().map(device).collect::<Vec<_>>(),
+        "types": CacheType::ALL.into_iter().map(cache_type).collect::<Vec<_>>(),
+    })
+}
+
+fn of_model(path: &Path, probe: &ModelProbe) -> String {
     let model = probe.model();
     let mut text = String::new();
     line(&mut text, "file", path.display());
@@ -114,11 +149,85 @@ fn of_model(path: &Path) -> Result<String> {
     line(&mut text, "training context", model.n_ctx_train());
     let template = if model.chat_template().is_some() { "yes" } else { "no" };
     line(&mut text, "chat template", template);
+    line(&mut text, "key scales", key_scales(&probe.kv_fit()));
     if !model.kv_layers().is_empty() {
         text += "\n";
         text += &types(model);
     }
-    Ok(text)
+    text
+}
+
+fn model_json(path: &Path, probe: &ModelProbe) -> Value {
+    let model = probe.model();
+    let layer = |layer: &KvLayer| {
+        json!({
+            "layer": layer.layer,
+            "heads": layer.n_head_kv,
+            "head_dim_k": layer.head_dim_k,
+            "head_dim_v": layer.head_dim_v,
+            "sliding_window": layer.sliding_window,
+        })
+    };
+    let reason = |result: Result<(), CacheError>| result.err().map(|error| error.to_string());
+    let cache_type = |t: CacheType| {
+        let [k, v] = checks(model, t).map(reason);
+        json!({ "type": t.to_string(), "k": k.is_none(), "k_reason": k, "v": v.is_none(), "v_reason": v })
+    };
+    let of_model = json!({
+        "file": path.display().to_string(),
+        "name": model.meta("general.name"),
+        "architecture": model.meta("general.architecture"),
+        "description": model.description(),
+        "parameters": model.n_params(),
+        "bytes": model.size(),
+        "layers": model.n_layer(),
+        "kv_layers": model.kv_layers().iter().map(layer).collect::<Vec<_>>(),
+        "embedding": model.n_embd(),
+        "vocabulary": model.vocab().n_tokens(),
+        "training_context": model.n_ctx_train(),
+        "chat_template": model.chat_template().is_some(),
+        "kv_fit": key_scales_json(&probe.kv_fit()),
+        "types": CacheType::ALL.into_iter().map(cache_type).collect::<Vec<_>>(),
+    });
+    json!({ "model": of_model })
+}
+
+/// Those of a context with turbo keys.
+fn key_scales(outlook: &Result<KvFitOutlook, ModelError>) -> String {
+    const THOROUGH: &str = "turboquant calibrate makes a thorough one";
+    match outlook {
+        Ok(KvFitOutlook::Kept(fit)) => {
+            let file = fit.source.as_deref().unwrap_or(Path::new("")).display();
+            match fit.kind {
+                KvFitKind::Quick => format!("{fit}, of {file} ({THOROUGH})"),
+                _ => format!("{fit}, of {file}"),
+            }
+        }
+        Ok(KvFitOutlook::AtFirstUse) => {
+            format!("none yet: a quick fit is made at first use with turbo keys ({THOROUGH})")
+        }
+        Ok(KvFitOutlook::Norms { reason }) => {
+            format!("from the weights of q and k norms: no quick fit can be made: {reason}")
+        }
+        Ok(KvFitOutlook::None { reason }) => format!("none: {reason}"),
+        Ok(_) => "not known".into(),
+        Err(error) => format!("not known: {error}"),
+    }
+}
+
+fn key_scales_json(outlook: &Result<KvFitOutlook, ModelError>) -> Value {
+    match outlook {
+        Ok(KvFitOutlook::Kept(fit)) => {
+            let mut value = provenance::fit(Some(fit));
+            value["state"] = "kept".into();
+            value
+        }
+        Ok(KvFitOutlook::AtFirstUse) => json!({ "state": "at first use" }),
+        Ok(KvFitOutlook::Norms { reason }) => json!({ "state": "norms", "reason": reason }),
+        Ok(KvFitOutlook::None { reason }) => json!({ "state": "none", "reason": reason }),
+        Ok(_) => json!({ "state": "unknown" }),
+        Err(error) => json!({ "state": "unknown", "reason": error.to_string() }),
+    }
 }
 
 /// How many of each kind.
@@ -158,20 +267,25 @@ fn head_dims(model: &Model) -> String {
     }
 }
 
+/// Whether K can be of a type, and V.
+fn checks(model: &Model, t: CacheType) -> [Result<(), CacheError>; 2] {
+    let check = |(k, v): (CacheType, CacheType)| {
+        match model.check_cache(&CachePolicy::new(k), &CachePolicy::new(v), true) {
+            // Not of this type alone.
+            Err(CacheError::TypesDiffer { .. }) => {
+                model.check_cache(&CachePolicy::new(t), &CachePolicy::new(t), true)
+            }
+            result => result,
+        }
+    };
+    [(t, CacheType::F16), (CacheType::F16, t)].map(check)
+}
+
 /// Which cache types work, and why others do not.
 fn types(model: &Model) -> String {
     let mut table = Table::new(["type", "K", "V"]);
     let mut reasons: Vec<String> = Vec::new();
     for t in CacheType::ALL {
-        let check = |k: CacheType, v: CacheType| {
-            match model.check_cache(&CachePolicy::new(k), &CachePolicy::new(v), true) {
-                // Not of this type alone.
-                Err(CacheError::TypesDiffer { .. }) => {
-                    model.check_cache(&CachePolicy::new(t), &CachePolicy::new(t), true)
-                }
-                result => result,
-            }
-        };
         let mut cell = |result: Result<(), CacheError>| match result {
             Ok(()) => "yes".to_owned(),
             Err(error) => {
@@ -184,8 +298,7 @@ fn types(model: &Model) -> String {
                 format!("no [{}]", number + 1)
             }
         };
-        let k = cell(check(t, CacheType::F16));
-        let v = cell(check(CacheType::F16, t));
+        let [k, v] = checks(model, t).map(&mut cell);
         table.row([t.to_string(), k, v]);
     }
     let notes = (1..).zip(&reasons).map(|(n, reason): (u32, _)| format!("\n[{n}] {reason}"));

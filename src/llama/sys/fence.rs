@@ -236,6 +236,41 @@ unsafe extern "C" {
         user_data: *mut ::std::os::raw::c_void,
     ) -> i32;
 }
+#[repr(C)]
+pub struct tq_kv_fit_outlook {
+    pub type_: llama_kv_fit_type,
+    pub is_kept: bool,
+    pub id: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of tq_kv_fit_outlook"][::std::mem::size_of::<tq_kv_fit_outlook>() - 16usize];
+    ["Alignment of tq_kv_fit_outlook"][::std::mem::align_of::<tq_kv_fit_outlook>() - 8usize];
+    ["Offset of field: tq_kv_fit_outlook::type_"]
+        [::std::mem::offset_of!(tq_kv_fit_outlook, type_) - 0usize];
+    ["Offset of field: tq_kv_fit_outlook::is_kept"]
+        [::std::mem::offset_of!(tq_kv_fit_outlook, is_kept) - 4usize];
+    ["Offset of field: tq_kv_fit_outlook::id"]
+        [::std::mem::offset_of!(tq_kv_fit_outlook, id) - 8usize];
+};
+impl Default for tq_kv_fit_outlook {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+unsafe extern "C" {
+    pub fn tq_model_expect_kv_fit(
+        model: *mut llama_model,
+        path: *const ::std::os::raw::c_char,
+        outlook: *mut tq_kv_fit_outlook,
+        write: tq_write,
+        user_data: *mut ::std::os::raw::c_void,
+    ) -> i32;
+}
 unsafe extern "C" {
     pub fn tq_decode(ctx: *mut llama_context, batch: *const llama_batch, status: *mut i32) -> i32;
 }
