@@ -13,7 +13,7 @@ pub fn declarations(bindings: &str) -> Declarations {
         let Some((name, rest)) = bindings[start + keyword.len()..].split_once('(') else { break };
         let end = super::closing(rest);
         let result = rest[end + 1..].split(';').next().unwrap_or_default();
-        let result = result.trim().strip_prefix("->").map_or("()".into(), |t| spaces(t));
+        let result = result.trim().strip_prefix("->").map_or("()".into(), spaces);
         let parameters = super::split(&rest[..end], ',').into_iter().filter_map(pair).collect();
         all.functions.insert(name.into(), (parameters, result));
     }
