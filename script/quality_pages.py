@@ -18,13 +18,17 @@ PRESETS = {"q8_0/turbo4": "quality", "turbo4/turbo4": "k4v4", "turbo4/turbo3": "
 # Of the README's table: bold are those that it recommends to begin with.
 README = ["f16/f16", "q8_0/q8_0", "q5_0/q5_0", "q4_0/q4_0", "turbo4/turbo4", "turbo4/turbo3", "turbo3/turbo3", "turbo4/turbo2", "turbo2/turbo2"]
 BOLD = ["turbo4/turbo4"]
-# What is not measured yet.
-MISSING = "TODO(numbers)"
+MISSING = "not measured"
 
 
-def load(name):
+def stem(model, ctx=512, keys="default"):
+    """The name of a file of results, without its ending."""
+    return model + (f"-{ctx}" if ctx != 512 else "") + (f"-{keys}" if keys != "default" else "")
+
+
+def load(model, ctx=512, keys="default"):
     """Results of a file by pair, {} where there is none."""
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / f"{stem(model, ctx, keys)}.json"
     if not path.is_file():
         return {}
     return {f"{row['k']}/{row['v']}": row for row in json.loads(path.read_text())["results"]}
@@ -45,7 +49,7 @@ def without_paths(result):
 
 def pictured():
     """The files of which the picture is made."""
-    return [path for path in (RESULTS / f"{name}.json" for name in MODELS) if path.is_file()]
+    return [path for path in (RESULTS / f"{stem(name)}.json" for name in MODELS) if path.is_file()]
 
 
 def spaced(pair):
@@ -114,7 +118,7 @@ def models():
         bits = next(row["bits_per_value"] for row in found if row)
         preset = f" (`{PRESETS[pair]}`)" if pair in PRESETS and pair != "q8_0/turbo4" else ""
         rows.append([spaced(pair) + preset, f"{bits:.2f}", *(kld(row) for row in found)])
-        scaled = [load(f"{name}-scales").get(pair) for name in MODELS]
+        scaled = [load(name, keys="scales").get(pair) for name in MODELS]
         if any(scaled):
             preset = f" (`{PRESETS[pair]}`)" if pair in PRESETS else ""
             rows.append([f"{spaced(pair)}, with scales{preset}", f"{bits:.2f}", *(kld(row) for row in scaled)])
@@ -124,8 +128,8 @@ def models():
 def scales():
     """Without scales and with them, at the contexts at which any model was measured without."""
     rows = []
-    for ctx, ending in [(512, ""), (2048, "-2048"), (4096, "-4096")]:
-        both = [(load(f"{name}{ending}-anchors"), load(f"{name}{ending}")) for name in MODELS]
+    for ctx in [512, 2048, 4096]:
+        both = [(load(name, ctx, "anchors"), load(name, ctx)) for name in MODELS]
         if any(off for off, _ in both):
             for pair in ["turbo4/turbo4", "turbo3/turbo3", "turbo2/turbo2"]:
                 rows.append([str(ctx), spaced(pair), *(f"{kld(off.get(pair))}, {kld(on.get(pair))}" for off, on in both)])

@@ -263,16 +263,35 @@ fn a_cache_folder_that_cannot_be_is_said() {
     assert_eq!(ids.len(), 1, "the same scales each time: {ids:?}");
 }
 
+/// A tiny model whose quick fit is in a cache.
+struct Kept {
+    dir: tempfile::TempDir,
+    model: PathBuf,
+    cache: PathBuf,
+    /// The run that made the fit.
+    first: Finished,
+    file: PathBuf,
+    /// What the file holds.
+    good: Vec<u8>,
+}
+
+fn kept_fit() -> Kept {
+    let (dir, model) = folder();
+    let cache = dir.path().join("cache");
+    let first = complete(COMPLETION, &model, &[], &[("LLAMA_CACHE", utf8(&cache))]);
+    let files = kept(&cache);
+    let [file] = &files[..] else { panic!("one file: {files:?}") };
+    let good = fs::read(file).expect("a file");
+    let file = file.clone();
+    Kept { dir, model, cache, first, file, good }
+}
+
 /// What lies in the cache and is damaged is made again; what a killed process left is removed.
 #[test]
 fn a_damaged_cache_mends_itself() {
-    let (dir, model) = folder();
-    let cache = dir.path().join("cache");
-    let env = [("LLAMA_CACHE", utf8(&cache))];
-    let first = complete(COMPLETION, &model, &[], &env);
-    let [file] = &kept(&cache)[..] else { panic!("one file: {:?}", kept(&cache)) };
-    let good = fs::read(file).expect("a file");
-    let hour = Duration::from_secs(2 * 3600);
+    let Kept { dir: _dir, model, cache, first, file, good } = kept_fit();
+    let (env, file) = ([("LLAMA_CACHE", utf8(&cache))], &file);
+    let two_hours = Duration::from_secs(2 * 3600);
     for bad in [&good[..good.len() / 2], b"", &vec![b'x'; good.len()]] {
         fs::write(file, bad).expect("written");
         let (old, young) = (file.with_extension("1.part"), file.with_extension("2.part"));
@@ -281,7 +300,7 @@ fn a_damaged_cache_mends_itself() {
         for part in [&old, &young, &foreign] {
             fs::write(part, "half").expect("written");
         }
-        let before = std::time::SystemTime::now() - hour;
+        let before = std::time::SystemTime::now() - two_hours;
         for part in [&old, &foreign] {
             let part = fs::File::options().write(true).open(part).expect("a file");
             part.set_modified(before).expect("set");
@@ -307,12 +326,8 @@ fn a_damaged_cache_mends_itself() {
 /// Another model's fit under the name of this one's is no use, and a folder there is in the way: of the file, not of the program.
 #[test]
 fn what_lies_in_the_place_of_a_fit_does_no_harm() {
-    let (dir, model) = folder();
-    let cache = dir.path().join("cache");
-    let env = [("LLAMA_CACHE", utf8(&cache))];
-    let first = complete(COMPLETION, &model, &[], &env);
-    let [file] = &kept(&cache)[..] else { panic!("one file: {:?}", kept(&cache)) };
-    let good = fs::read(file).expect("a file");
+    let Kept { dir, model, cache, first, file, good } = kept_fit();
+    let (env, file) = ([("LLAMA_CACHE", utf8(&cache))], &file);
 
     let other = dir.path().join("other.gguf");
     write_tiny_model(&other, Tiny::new(64));
