@@ -7,18 +7,11 @@ mod build;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(not(feature = "llama"))]
+    println!("cargo::rustc-check-cfg=cfg(tq_pin, values(any()))");
     #[cfg(feature = "llama")]
-    if let Err(message) = build::run().and_then(|()| tell_pin()) {
+    if let Err(message) = build::run() {
         eprintln!("error: {message}");
         std::process::exit(1);
     }
-}
-
-/// What `llama::LLAMA_CPP` and `llama::GGML` say.
-#[cfg(feature = "llama")]
-fn tell_pin() -> build::Result<()> {
-    let pin = build::pin::Pin::read(std::path::Path::new("vendor/llama.cpp.toml"))?;
-    println!("cargo::rustc-env=TQ_LLAMA_CPP={}", pin.commit);
-    println!("cargo::rustc-env=TQ_GGML={}", pin.ggml);
-    Ok(())
 }

@@ -5,9 +5,17 @@ use std::path::Path;
 use bindgen::{Builder, RustEdition, RustTarget};
 
 use super::Result;
+use super::pin::Pin;
 
-/// Writes src/llama/sys/bindings.rs and src/llama/sys/fence.rs.
-pub fn generate(root: &Path, src: &Path) -> Result<()> {
+/// The pin whose bindings have no name in theirs.
+const PLAIN: &str = "0.25.3";
+
+/// Writes src/llama/sys/fence.rs, and src/llama/sys/bindings.rs or that of the pin.
+pub fn generate(root: &Path, pin: &Pin, src: &Path) -> Result<()> {
+    let bindings = match pin.name.as_str() {
+        PLAIN => "bindings.rs".to_string(),
+        name => format!("bindings_{name}.rs"),
+    };
     let to = |name: &str| root.join("src/llama/sys").join(name);
     let llama = builder(src, &src.join("include/llama.h"))?
         .header(src.join("include/llama-kv-calib.h").to_string_lossy())
@@ -25,7 +33,7 @@ pub fn generate(root: &Path, src: &Path) -> Result<()> {
         .opaque_type("ggml_tensor|ggml_cgraph|ggml_context")
         .newtype_enum("ggml_type")
         .raw_line("// Generated from llama.h and llama-kv-calib.h by `cargo build --features bindgen`; do not edit.");
-    write(llama, &to("bindings.rs"))?;
+    write(llama, &to(&bindings))?;
     let fence = builder(src, &root.join("ggml-ext/turbo-api.h"))?
         .allowlist_function("tq_.*")
         .allowlist_type("tq_.*")

@@ -12,14 +12,11 @@ use super::pin::Pin;
 use super::{Result, gpu};
 
 /// What is built: the tools' logic and, below it, all libraries. The tq_* symbols stay undefined.
-const TARGETS: [&str; 6] = [
-    "turboquant-main",
-    "llama-bench-impl",
-    "llama-cli-impl",
-    "llama-completion-impl",
-    "llama-perplexity-impl",
-    "llama-server-impl",
-];
+const TARGETS: [&str; 4] =
+    ["turboquant-main", "llama-bench-impl", "llama-completion-impl", "llama-perplexity-impl"];
+
+/// The same of the server, if there is its source: packages of llama.cpp leave it out.
+const SERVER: [&str; 2] = ["llama-cli-impl", "llama-server-impl"];
 
 /// The options that decide what is built; part of the cache's key.
 pub fn options(env: &Env) -> Vec<String> {
@@ -96,6 +93,8 @@ pub fn build(
         configure.args(["-G", "Ninja"]).arg(format!("-DCMAKE_MAKE_PROGRAM={}", ninja.display()));
     }
     configure.args(options(env).iter().map(|o| format!("-D{o}")));
+    let server = src.join("tools/server/server-context.cpp").is_file();
+    configure.arg(format!("-DLLAMA_BUILD_SERVER={}", if server { "ON" } else { "OFF" }));
     // The copy has no history to ask for these.
     configure.arg(format!("-DLLAMA_BUILD_COMMIT={}", pin.commit)).arg("-DLLAMA_BUILD_NUMBER=0");
     configure.arg(format!("-DCMAKE_C_COMPILER={}", env.cc.to_string_lossy()));
@@ -113,6 +112,9 @@ pub fn build(
         .arg(out)
         .args(["--config", "Release", "--parallel", &env.jobs, "--target"])
         .args(TARGETS);
+    if server {
+        make.args(SERVER);
+    }
     let what = match env.gpu.backends.as_slice() {
         [] => "building llama.cpp (minutes, once)".to_string(),
         gpus => {

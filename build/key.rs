@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::cmake::{self, Cmake};
 use super::env::{self, Env};
+use super::pin::Pin;
 use super::{Result, gpu};
 
 /// The key of an environment, and what was found on the way.
@@ -19,7 +20,7 @@ pub struct Key {
 
 /// Hash of all that the build depends on: pin, edits, our files, options, variables that compilers read, compilers,
 /// cmake, GPU toolkits, CPU, and the user's own checkout if there is one.
-pub fn of(env: &Env) -> Result<Key> {
+pub fn of(env: &Env, pin: &Pin) -> Result<Key> {
     let mut hash = Sha256::new();
     let mut add = |what: &str, bytes: &[u8]| {
         hash.update((what.len() as u64).to_le_bytes());
@@ -27,7 +28,8 @@ pub fn of(env: &Env) -> Result<Key> {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    for dir in ["vendor/llama.cpp.toml", "vendor/edits", "ggml-ext"] {
+    add("pin", format!("{pin:?}").as_bytes());
+    for dir in ["vendor/edits", "ggml-ext"] {
         let path = env.root.join(dir);
         for file in files(&path).map_err(|e| format!("{}: {e}", path.display()))? {
             let bytes = fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?;

@@ -26,6 +26,9 @@ const LIBRARIES: [&str; 15] = [
     "llama",
     "ggml",
 ];
+/// Those that are there only with the source of the server.
+const SERVER: [&str; 5] =
+    ["llama-cli-impl", "llama-server-impl", "server-context", "mtmd", "llama-ui"];
 const BELOW: [&str; 2] = ["ggml-cpu", "ggml-base"];
 
 /// The names that a library's archive may have.
@@ -33,9 +36,21 @@ fn names(library: &str) -> [String; 2] {
     [format!("lib{library}.a"), format!("{library}.lib")]
 }
 
-/// All that is linked of llama.cpp, in order.
-fn libraries(gpus: &[Backend]) -> impl Iterator<Item = &'static str> {
-    LIBRARIES.into_iter().chain(gpus.iter().map(|gpu| gpu.library())).chain(BELOW)
+/// All that is linked of llama.cpp, in order. `cache` is CMake's.
+fn libraries(cache: &str, gpus: &[Backend]) -> impl Iterator<Item = &'static str> {
+    let server = !cache.lines().any(|l| {
+        l.split_once('=')
+            .is_some_and(|(name, value)| name.starts_with("LLAMA_BUILD_SERVER:") && value == "OFF")
+    });
+    LIBRARIES
+        .into_iter()
+        .filter(move |library| server || !SERVER.contains(library))
+        .chain(gpus.iter().map(|gpu| gpu.library()))
+        .chain(BELOW)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Makes `to` a folder with what [`lines`] needs of the build folder `out`: archives, and CMake's cache. It belongs to
@@ -49,7 +64,8 @@ pub fn adopt(out: &Path, to: &Path, gpus: &[Backend]) -> Result<()> {
     }
     fs::create_dir_all(to).map_err(|e| format!("{}: {e}", to.display()))?;
     let found = archives(out).map_err(|e| format!("{}: {e}", out.display()))?;
-    for library in libraries(gpus) {
+    let cache = read(&out.join("CMakeCache.txt"))?;
+    for library in libraries(&cache, gpus) {
         let Some(archive) = find(&found, library) else {
             return Err(format!(
                 "{} was built without {}: delete that folder and build again",
@@ -89,10 +105,9 @@ pub fn emit(out: &Path, gpus: &[Backend]) -> Result<()> {
 /// What Cargo is told, in order.
 pub fn lines(out: &Path, gpus: &[Backend]) -> Result<Vec<String>> {
     let found = archives(out).map_err(|e| format!("{}: {e}", out.display()))?;
-    let cache = out.join("CMakeCache.txt");
-    let cache = fs::read_to_string(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
-    let mut lines = Lines { cache, lines: Vec::new() };
-    for library in libraries(gpus) {
+    let cache = read(&out.join("CMakeCache.txt"))?;
+    let mut lines = Lines { cache: cache.clone(), lines: Vec::new() };
+    for library in libraries(&cache, gpus) {
         let Some(dir) = find(&found, library).and_then(|archive| archive.parent()) else {
             return Err(format!("{} is without {}", out.display(), names(library)[0]));
         };

@@ -13,7 +13,7 @@ pub mod cmake;
 #[allow(dead_code)] // its reports are for `turboquant patch`
 pub mod edit;
 pub mod edit_file;
-mod embed;
+pub mod embed;
 pub mod env;
 pub mod fetch;
 pub mod gpu;
@@ -34,16 +34,21 @@ pub fn run() -> Result<()> {
     }
     let folder = |name| std::env::var_os(name).map(std::path::PathBuf::from).unwrap_or_default();
     let out_dir = folder("OUT_DIR");
-    embed::generate(&folder("CARGO_MANIFEST_DIR"), &out_dir)?;
+    let root = folder("CARGO_MANIFEST_DIR");
+    let pins = pin::Pins::read(&root.join("vendor/llama.cpp.toml"))?;
+    let edits = edit_file::read_all(&root.join("vendor/edits")).map_err(|e| e.to_string())?;
+    embed::generate(&root, &pins, &edits, &out_dir)?;
     if std::env::var_os("DOCS_RS").is_some() {
-        return Ok(()); // no network, and nothing is linked
+        // no network, and nothing is linked
+        return pins.all().next().map_or(Ok(()), |pin| tell(&pins, pin));
     }
 
     let env = env::Env::from_process()?;
     for name in env.reaching.keys() {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    let pin = pin::Pin::read(&env.root.join("vendor/llama.cpp.toml"))?;
+    let pin = pins.choose(&env, &edits)?;
+    tell(&pins, &pin)?;
     let tree = tree::Tree::build(&env, &pin)?;
     let libraries = out_dir.join("llama");
     link::adopt(&tree.out, &libraries, &env.gpu.backends)?;
@@ -53,6 +58,16 @@ pub fn run() -> Result<()> {
     // For scripts and tests that go on with the same build (script/upstream-build).
     println!("cargo::rustc-env=TQ_LLAMA_TREE={}", tree.dir.display());
     #[cfg(all(feature = "bindgen", not(test)))]
-    bindings::generate(&env.root, &tree.src)?;
+    bindings::generate(&env.root, &pin, &tree.src)?;
+    Ok(())
+}
+
+/// What `llama::LLAMA_CPP` and `llama::GGML` say, and which bindings `llama::sys` has.
+fn tell(pins: &pin::Pins, pin: &pin::Pin) -> Result<()> {
+    println!("cargo::rustc-env=TQ_LLAMA_CPP={}", pin.commit);
+    println!("cargo::rustc-env=TQ_GGML={}", pin.ggml);
+    let names: Vec<_> = pins.all().map(|pin| format!("{:?}", pin.name)).collect();
+    println!("cargo::rustc-check-cfg=cfg(tq_pin, values({}))", names.join(", "));
+    println!("cargo::rustc-cfg=tq_pin={:?}", pin.name);
     Ok(())
 }

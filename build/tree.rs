@@ -29,7 +29,7 @@ impl Tree {
     pub fn build(env: &Env, pin: &Pin) -> Result<Self> {
         let edits =
             edit_file::read_all(&env.root.join("vendor/edits")).map_err(|e| e.to_string())?;
-        let found = key::of(env)?;
+        let found = key::of(env, pin)?;
         let (key, cache) = (found.key, &env.cache);
         let dir = cache.tree(&key);
         let tree = Self {
@@ -78,16 +78,16 @@ pub fn make_source(env: &Env, pin: &Pin, edits: &[EditFile], src: &Path) -> Resu
     let _ = fs::remove_dir_all(&tmp);
     copy_tree(&source.dir, &tmp).map_err(|e| format!("copying {}: {e}", source.dir.display()))?;
     let ext = env.root.join("ggml-ext");
-    edit::apply_all(&tmp, edits, &|from| fs::read(ext.join(from))).map_err(|e| {
-        let found = match &env.llama_src {
-            Some(dir) => format!("{} ({})", dir.display(), env::LLAMA_SRC),
-            None => format!("the pin, {}", pin.commit),
+    edit::apply_all(&tmp, edits, &pin.order(), &|from| fs::read(ext.join(from))).map_err(|e| {
+        let (found, else_) = match &env.llama_src {
+            Some(dir) => (format!("{} ({})", dir.display(), env::LLAMA_SRC), ", which is the nearest to it"),
+            None => (format!("the pin, {}", pin.describe()), ""),
         };
         format!(
-            "llama.cpp cannot be edited: vendor/edits/{e}\n\
-             The edits are written for commit {}, and were applied to {found}. If upstream moved the code, \
-             move the anchor; otherwise unset {}.",
-            pin.commit,
+            "llama.cpp cannot be edited: vendor/edits: {e}\n\
+             The edits are those for {}{else_}, and were applied to {found}. If upstream moved the code, \
+             move the anchor or give the edit a variant (vendor/README.md); otherwise unset {}.",
+            pin.describe(),
             env::LLAMA_SRC
         )
     })?;

@@ -10,7 +10,7 @@ mod build;
 
 use std::path::PathBuf;
 
-use build::{edit_file, env::Env, pin::Pin, tree};
+use build::{edit_file, env::Env, pin::Pins, tree};
 
 fn main() {
     if let Err(message) = run() {
@@ -32,7 +32,8 @@ fn run() -> build::Result<()> {
     }
     // `cargo run` says where the package is.
     let env = Env::from_process()?;
-    let pin = Pin::read(&env.root.join("vendor/llama.cpp.toml"))?;
+    let pins = Pins::read(&env.root.join("vendor/llama.cpp.toml"))?;
     let edits = edit_file::read_all(&env.root.join("vendor/edits")).map_err(|e| e.to_string())?;
+    let pin = pins.choose(&env, &edits)?;
     tree::make_source(&env, &pin, &edits, &dir)
 }

@@ -7,10 +7,21 @@
 #include <exception>
 
 int llama_bench     (int argc, char ** argv);
-int llama_cli       (int argc, char ** argv);
 int llama_completion(int argc, char ** argv);
 int llama_perplexity(int argc, char ** argv);
+
+#ifdef TURBOQUANT_SERVER
+int llama_cli       (int argc, char ** argv);
 int llama_server    (int argc, char ** argv);
+#else
+static int has_no_server(const char * name) {
+    fprintf(stderr, "error: there is no %s in this build: the package of llama.cpp that it was made of has no source of the server. "
+            "build with TQ_LLAMA_PIN=0.25.3, or with TQ_LLAMA_SRC=<a checkout>\n", name);
+    return 1;
+}
+static int llama_cli   (int, char **) { return has_no_server("llama-cli"); }
+static int llama_server(int, char **) { return has_no_server("llama-server"); }
+#endif
 
 static int run(int (*tool)(int, char **), int argc, char ** argv) {
 #ifdef SIGPIPE

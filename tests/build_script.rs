@@ -4,6 +4,8 @@
 mod build;
 #[path = "build_script/cache.rs"]
 mod cached;
+#[path = "build_script/pins.rs"]
+mod pinned;
 #[path = "build_script/scripts.rs"]
 mod scripts;
 
@@ -14,7 +16,7 @@ use std::path::{Path, PathBuf};
 use build::cache::{self, Cache};
 use build::env::Env;
 use build::gpu::{Backend, Settings};
-use build::pin::{Pin, Sdist};
+use build::pin::{Package, Pin, Pins, Registry};
 use build::{cmake, edit_file, env, fetch, gpu, link, tree};
 use sha2::{Digest, Sha256};
 
@@ -32,6 +34,7 @@ impl Bench {
         let env = Env {
             root: env!("CARGO_MANIFEST_DIR").into(),
             llama_src: None,
+            llama_pin: None,
             llama_sdist: None,
             cache: Cache::new(dir.path().join("cache")),
             cache_limit: cache::DEFAULT_LIMIT,
@@ -39,6 +42,7 @@ impl Bench {
             native: true,
             cc: "cc".into(),
             cxx: "c++".into(),
+            cargo: "cargo".into(),
             path: bin.into(),
             jobs: "1".into(),
             cmake_args: Vec::new(),
@@ -73,8 +77,13 @@ impl Bench {
     }
 }
 
+fn pins() -> Pins {
+    Pins::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("vendor/llama.cpp.toml")).unwrap()
+}
+
+/// The one from PyPI.
 fn pin() -> Pin {
-    Pin::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("vendor/llama.cpp.toml")).unwrap()
+    pins().get("0.25.3").unwrap().clone()
 }
 
 /// A .tar.gz with the given files, and its SHA-256.
@@ -93,21 +102,25 @@ fn archive(path: &Path, files: &[(&str, &str)]) -> String {
 }
 
 fn small_pin(sha256: String) -> Pin {
-    let sdist = Sdist {
+    let source = Package {
+        registry: Registry::Pypi,
         package: "p".into(),
         version: "1".into(),
         file: "p-1.tar.gz".into(),
         sha256,
         folder: "p-1/vendor/x".into(),
     };
-    Pin { sdist, ..pin() }
+    Pin { source, ..pin() }
 }
 
 #[test]
-fn the_pin_is_complete() {
-    let pin = pin();
-    assert_eq!(pin.sdist.sha256.len(), 64);
-    assert_eq!(pin.requirement(), "llama-cpp-python==0.3.36");
+fn the_pins_are_complete() {
+    for pin in pins().all() {
+        assert_eq!(pin.source.sha256.len(), 64);
+    }
+    let of = |name| pins().get(name).unwrap().requirement();
+    assert_eq!(of("0.25.3"), "llama-cpp-python==0.3.36");
+    assert_eq!(of("b12032"), "llama-cpp-sys-4@0.11.0");
 }
 
 #[test]
@@ -463,6 +476,15 @@ fn vulkan_links_what_cmake_found() {
     }
     let error = link::lines(&out, &[Backend::Cuda]).unwrap_err();
     assert!(error.contains("without libggml-cuda.a"), "{error}");
+
+    // The source of the server is not in every package.
+    fs::remove_file(out.join("libllama-server-impl.a")).unwrap();
+    let error = link::lines(&out, &[]).unwrap_err();
+    assert!(error.contains("without libllama-server-impl.a"), "{error}");
+    let cache = fs::read_to_string(out.join("CMakeCache.txt")).unwrap();
+    fs::write(out.join("CMakeCache.txt"), cache + "LLAMA_BUILD_SERVER:BOOL=OFF\n").unwrap();
+    let lines = link::lines(&out, &[]).unwrap();
+    assert!(!lines.iter().any(|l| l.contains("server") || l.contains("llama-cli")), "{lines:?}");
 }
 
 #[test]

@@ -26,13 +26,19 @@ fn patch(dir: &Path, args: &[&str]) -> Finished {
 /// It said why in one line, and the tree is as it was.
 #[track_caller]
 fn assert_refused(checkout: &Checkout, args: &[&str], words: &[&str]) {
+    assert_eq!(refusal(checkout, args, words).lines().count(), 1);
+}
+
+/// The same in any number of lines, which are returned.
+#[track_caller]
+fn refusal(checkout: &Checkout, args: &[&str], words: &[&str]) -> String {
     let before = files(checkout.dir());
     let ran = patch(checkout.dir(), args);
     assert_eq!(ran.status.code(), Some(1), "{}", ran.text());
     ran.assert_refused(words);
     assert!(ran.stdout.is_empty() && ran.stderr.starts_with("error: "), "{}", ran.text());
-    assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     assert!(files(checkout.dir()) == before, "files changed");
+    ran.stderr
 }
 
 /// Every file of a tree but git's, with its bytes.
@@ -111,8 +117,11 @@ fn source() -> PathBuf {
     let pin =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/vendor/llama.cpp.toml"));
     let pin: toml::Table = pin.expect("the pin").parse().expect("TOML");
-    let hash = pin["sdist"]["sha256"].as_str().expect("a hash");
-    let commit = pin["commit"].as_str().expect("a commit");
+    // Of the pins, the one that this was built from.
+    let commit = llama_turboquant::llama::LLAMA_CPP;
+    let mut pins = pin["pin"].as_table().expect("pins").values();
+    let pin = pins.find(|pin| pin["commit"].as_str() == Some(commit)).expect("that pin");
+    let hash = pin["source"]["sha256"].as_str().expect("a hash");
     cache.join("source").join(format!("{commit}-{}", &hash[..12]))
 }
 
@@ -209,18 +218,44 @@ fn uncommitted_changes_are_refused() {
 }
 
 #[test]
-fn a_damaged_anchor_is_named() {
+fn every_damaged_anchor_is_named_in_one_run() {
     let checkout = Checkout::new();
     let (file, anchor) = ("ggml/src/ggml-cpu/ops.cpp", "switch (dst->op_params[3]) {");
-    checkout.change(file, |text| text.replace(anchor, "switch (precision) {"));
-    let words = ["0002-cpu.toml", file, anchor, "nothing was changed"];
-    assert_refused(&checkout, &["--apply"], &words);
-    let commit = llama_turboquant::llama::LLAMA_CPP;
-    assert_refused(&checkout, &[], &[commit, &format!("git checkout {commit}")]);
-
-    checkout.change(file, |text| text.replace("switch (precision) {", anchor));
+    checkout.change(file, |text| text.replace(anchor, "switch (dst->op_params[4]) {"));
+    let (other, include) = ("src/llama-graph.h", "#include \"llama-hparams.h\"");
+    checkout.change(other, |text| text.replace(include, ""));
     std::fs::remove_file(checkout.path("common/arg.cpp")).expect("a file");
-    assert_refused(&checkout, &["--apply"], &["common/arg.cpp", "No such file"]);
+
+    let commit = llama_turboquant::llama::LLAMA_CPP;
+    let words = [
+        "0002-cpu.toml",
+        file,
+        anchor,
+        "nothing was changed",
+        commit,
+        &format!("git checkout {commit}"),
+    ];
+    for args in [&["--apply"][..], &[]] {
+        let text = refusal(&checkout, args, &words);
+        let at = |words: &[&str]| {
+            let found = text.lines().position(|l| words.iter().all(|w| l.contains(w)));
+            found.unwrap_or_else(|| panic!("no line has {words:?}: {text}"))
+        };
+        let line = text.lines().nth(at(&["0002-cpu.toml", anchor, "is missing"]) + 1);
+        let line = line.expect("the nearest");
+        assert!(
+            line.contains("nearest, line ") && line.ends_with("switch (dst->op_params[4]) {"),
+            "{line}"
+        );
+        at(&["0008-anchors.toml", other, "llama-hparams.h", "is missing"]);
+        at(&["0003-cache-types.toml", "common/arg.cpp", "No such file"]);
+    }
+    // All that are known are named, and the nearest.
+    for name in
+        ["0.25.3 (commit 0c1e57098, ggml 0.25.3)", "b12032 (commit 785322d17f, ggml 0.28.0)"]
+    {
+        refusal(&checkout, &[], &[name, "The nearest to yours is"]);
+    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn what_a_killed_fetch_left_goes_with_the_next() {
     let bench = Bench::new();
     let pin = with_pip(&bench);
     let source = bench.env.cache.source();
-    let name = format!("{}-{}", pin.commit, &pin.sdist.sha256[..12]);
+    let name = format!("{}-{}", pin.commit, &pin.source.sha256[..12]);
     fs::create_dir_all(source.join(format!("{name}.tmp/download/p-1.tar.gz"))).unwrap();
     fs::create_dir_all(source.join(format!("{name}.tmp/source/half"))).unwrap();
     fetch::source(&bench.env, &pin).unwrap();
@@ -212,7 +212,7 @@ fn whatever_reaches_a_build_is_in_its_key() {
     with_tools(&bench);
     let mut keys = Vec::new();
     let mut add = |what: &str, env: &Env| {
-        let key = key::of(env).unwrap().key;
+        let key = key::of(env, &super::pin()).unwrap().key;
         assert!(!keys.iter().any(|(_, k)| *k == key), "{what} is not in the key");
         keys.push((what.to_string(), key));
     };
@@ -244,7 +244,11 @@ fn whatever_reaches_a_build_is_in_its_key() {
     add("CXX", &Env { cxx: "other-c++".into(), ..env.clone() });
     let last = keys.last().unwrap().1.clone();
     let env = Env { cxx: "other-c++".into(), ..env.clone() };
-    assert_eq!(key::of(&env).unwrap().key, last, "a key is the same for the same environment");
+    assert_eq!(
+        key::of(&env, &super::pin()).unwrap().key,
+        last,
+        "a key is the same for the same environment"
+    );
 }
 
 #[test]
@@ -271,7 +275,6 @@ fn with_package(bench: &mut Bench) -> Pin {
     for dir in ["vendor/edits", "ggml-ext"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
-    fs::write(root.join("vendor/llama.cpp.toml"), "").unwrap();
     let src = bench.path("llama.cpp");
     fs::create_dir_all(src.join("ggml/include")).unwrap();
     fs::write(src.join("ggml/include/ggml.h"), "enum ggml_type {};\n").unwrap();

@@ -2,18 +2,18 @@
 
 mod core;
 #[allow(dead_code)] // the build script uses the rest
-#[path = "../../../../build/edit.rs"]
+#[path = "../../../../build/edit/mod.rs"]
 mod edit;
 mod embedded;
 mod report;
 mod tree;
+mod version;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
-use llama_turboquant::llama::{GGML, LLAMA_CPP};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -21,8 +21,8 @@ use crate::Exit;
 
 /// Give a llama.cpp checkout of yours the types turbo2, turbo3 and turbo4.
 ///
-/// Says what would change; --apply changes it, all or nothing. The checkout has to be of the commit that the edits are
-/// for, or near it, and without uncommitted changes. It then builds with -DTURBOQUANT_LIB=/path/libturboquant.a.
+/// Says what would change; --apply changes it, all or nothing. The checkout has to be of a commit that the edits are
+/// for, or near one, and without uncommitted changes. It then builds with -DTURBOQUANT_LIB=/path/libturboquant.a.
 #[derive(clap::Args)]
 pub struct Args {
     /// The checkout.
@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
     let dir = args.dir.as_path();
     tree::check(dir)?;
     let edits = embedded::edits();
-    if edit::is_applied(dir, &edits, &embedded::file) {
+    if edit::is_applied(dir, &edits, &version::names(), &embedded::file) {
         let text = format!("{} has these edits already: nothing to do\n", dir.display());
         // A diff of nothing is empty.
         return if args.diff {
@@ -72,17 +72,21 @@ pub fn run(args: &Args) -> Result<()> {
             tree::first(&changes, 3)
         );
     }
-    let plan = edit::plan(dir, &edits, &embedded::file).with_context(|| does_not_fit(dir))?;
+    let version = version::find(dir, &edits)?;
+    let plan = edit::plan(dir, &edits, &version.order(), &embedded::file)
+        .with_context(|| version.does_not_fit(dir))?;
     if args.diff {
         return crate::print(&report::diff(&plan));
     }
-    let note = tree::note(dir).map_or(String::new(), |note| note + "\n");
+    let note = version.note(dir).map_or(String::new(), |note| note + "\n");
     if args.apply {
         apply(dir, &plan)?;
-        let summary = report::summary(&plan, true) + &note;
+        let summary = report::summary(&plan, version.pin, true) + &note;
         return crate::print(&(summary + &report::how_to_build(dir, lib.as_deref())));
     }
-    crate::print(&(report::table(&plan) + "\n" + &report::summary(&plan, false) + &note))
+    crate::print(
+        &(report::table(&plan) + "\n" + &report::summary(&plan, version.pin, false) + &note),
+    )
 }
 
 /// Makes the changes. Ctrl-C undoes them.
@@ -99,14 +103,4 @@ fn apply(dir: &Path, plan: &edit::Plan) -> Result<()> {
         Err(error @ edit::EditError::NotUndone { .. }) => Err(error.into()),
         Err(error) => Err(error).with_context(|| format!("{} is as it was", dir.display())),
     }
-}
-
-fn does_not_fit(dir: &Path) -> String {
-    let at =
-        tree::commit(dir).map_or(String::new(), |commit| format!(", which is at commit {commit},"));
-    format!(
-        "the edits, which are for llama.cpp {LLAMA_CPP} (ggml {GGML}), do not fit {}{at} and nothing was changed; check \
-         {LLAMA_CPP} out (git checkout {LLAMA_CPP}), or use a version of turboquant for yours",
-        dir.display()
-    )
 }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use llama_turboquant::llama::LLAMA_CPP;
 use similar::TextDiff;
 
 use super::edit::Plan;
+use super::embedded::Pin;
 use crate::table::Table;
 
 /// A row for each file and the edits that change it.
@@ -32,11 +32,13 @@ pub fn table(plan: &Plan) -> String {
 }
 
 /// How many files.
-pub fn summary(plan: &Plan, applied: bool) -> String {
+pub fn summary(plan: &Plan, pin: &Pin, applied: bool) -> String {
     let new = plan.changes.iter().filter(|change| change.old.is_none()).count();
     let changed = plan.changes.len() - new;
-    let text =
-        format!("{changed} files changed, {new} new, by the edits for llama.cpp {LLAMA_CPP}");
+    let text = format!(
+        "{changed} files changed, {new} new, by the edits for llama.cpp {}",
+        pin.describe()
+    );
     if applied {
         format!("{text}\n")
     } else {

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use llama_turboquant::llama::LLAMA_CPP;
 
 /// Errors: not a llama.cpp checkout.
 pub fn check(dir: &Path) -> Result<()> {
@@ -25,20 +24,6 @@ pub fn is_git(dir: &Path) -> bool {
     let tracked = git(dir, &["ls-files", "--error-unmatch", "CMakeLists.txt"]).output();
     at.ancestors().any(|dir| dir.join(".git").exists())
         && tracked.map_or(true, |output| output.status.success())
-}
-
-/// What to know before the checkout is changed: that there is no way back, or that it is of another commit.
-pub fn note(dir: &Path) -> Option<String> {
-    if !is_git(dir) {
-        return Some(format!(
-            "{} is not in git, which would tell edits from changes of yours and undo them: keep a copy",
-            dir.display()
-        ));
-    }
-    let at = commit(dir)?;
-    (!LLAMA_CPP.starts_with(&at) && !at.starts_with(LLAMA_CPP)).then(|| {
-        format!("{} is at commit {at}, the edits are for {LLAMA_CPP}: each fits", dir.display())
-    })
 }
 
 /// What `git status` lists; nothing where there is no git.
