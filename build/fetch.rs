@@ -2,6 +2,7 @@
 
 mod cargo;
 mod pip;
+mod rest;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -36,7 +37,9 @@ pub fn source(env: &Env, pin: &Pin) -> Result<Source> {
         return Ok(Source { dir, _lock: None });
     }
 
-    let name = format!("{}-{}", pin.commit, &pin.source.sha256[..12]);
+    let rest = rest::of(env, pin)?;
+    let id = rest.as_ref().map_or(&pin.source.sha256[..12], |rest| &rest.id);
+    let name = format!("{}-{id}", pin.commit);
     let dir = env.cache.source().join(&name);
     let lock = env.cache.obtain(
         "source",
@@ -45,10 +48,8 @@ pub fn source(env: &Env, pin: &Pin) -> Result<Source> {
             // Nobody else is at it: what is there is of a process that was killed.
             let tmp = env.cache.source().join(format!("{name}.tmp"));
             let _ = fs::remove_dir_all(&tmp);
-            let made = match &env.llama_sdist {
-                Some(file) => extract(file, pin, &tmp.join("source")),
-                None => download(env, pin, &tmp),
-            };
+            let made = package(env, pin, &tmp)
+                .and_then(|()| rest.as_ref().map_or(Ok(()), |rest| rest.add(env, pin, &tmp)));
             let made = made.and_then(|()| {
                 fs::rename(tmp.join("source"), &dir).map_err(|e| format!("{}: {e}", dir.display()))
             });
@@ -57,6 +58,14 @@ pub fn source(env: &Env, pin: &Pin) -> Result<Source> {
         },
     )?;
     Ok(Source { dir, _lock: Some(lock) })
+}
+
+/// Makes `tmp/source` of the pin's package.
+fn package(env: &Env, pin: &Pin, tmp: &Path) -> Result<()> {
+    match &env.llama_sdist {
+        Some(file) => extract(file, pin, &tmp.join("source")),
+        None => download(env, pin, tmp),
+    }
 }
 
 /// Makes `tmp/source` of what the registry's client gets.
@@ -143,6 +152,24 @@ fn unpack(reader: impl Read, folder: &str, dir: &Path) -> io::Result<usize> {
         files += 1;
     }
     Ok(files)
+}
+
+/// Copies the files of a folder, without .git.
+pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if name == ".git" {
+            continue;
+        }
+        if path.is_dir() {
+            copy_tree(&path, &to.join(name))?;
+        } else {
+            fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Hashes what is read through it.

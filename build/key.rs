@@ -29,7 +29,7 @@ pub fn of(env: &Env, pin: &Pin) -> Result<Key> {
         hash.update(bytes);
     };
     add("pin", format!("{pin:?}").as_bytes());
-    for dir in ["vendor/edits", "ggml-ext"] {
+    for dir in ["vendor/edits", "vendor/port", "ggml-ext"] {
         let path = env.root.join(dir);
         for file in files(&path).map_err(|e| format!("{}: {e}", path.display()))? {
             let bytes = fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?;

@@ -27,8 +27,8 @@ const LIBRARIES: [&str; 15] = [
     "ggml",
 ];
 /// Those that are there only with the source of the server.
-const SERVER: [&str; 5] =
-    ["llama-cli-impl", "llama-server-impl", "server-context", "mtmd", "llama-ui"];
+const SERVER: [&str; 6] =
+    ["llama-cli-impl", "llama-server-impl", "server-context", "mtmd", "vendor-hash", "llama-ui"];
 const BELOW: [&str; 2] = ["ggml-cpu", "ggml-base"];
 
 /// The names that a library's archive may have.

@@ -32,6 +32,20 @@ pub struct Pin {
     /// Version of ggml in it.
     pub ggml: String,
     pub source: Package,
+    /// What is not taken from it.
+    pub rest: Option<Rest>,
+}
+
+/// Folders that a pin takes whole from another one, since its own package lacks them or parts of them. The edits of
+/// vendor/port make them fit.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rest {
+    /// Name of the other pin, whose package has everything.
+    of: String,
+    pub folders: Vec<String>,
+    #[serde(skip)]
+    pub pin: Option<Box<Pin>>,
 }
 
 /// The package that carries the source, a .tar.gz.
@@ -66,6 +80,15 @@ impl Pins {
             toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
         for (name, pin) in &mut pins.pin {
             pin.name = name.clone();
+        }
+        let all = pins.pin.clone();
+        for (name, pin) in &mut pins.pin {
+            let Some(rest) = &mut pin.rest else { continue };
+            let whole = all.get(&rest.of).filter(|other| other.rest.is_none());
+            let whole = whole.ok_or_else(|| {
+                format!("{}: {name}: {:?} is no pin that has everything", path.display(), rest.of)
+            })?;
+            rest.pin = Some(Box::new(whole.clone()));
         }
         pins.get(&pins.default).map_err(|e| format!("{}: default: {e}", path.display()))?;
         Ok(pins)

@@ -76,7 +76,8 @@ pub fn make_source(env: &Env, pin: &Pin, edits: &[EditFile], src: &Path) -> Resu
     let source = fetch::source(env, pin)?;
     let tmp = src.with_extension("tmp");
     let _ = fs::remove_dir_all(&tmp);
-    copy_tree(&source.dir, &tmp).map_err(|e| format!("copying {}: {e}", source.dir.display()))?;
+    fetch::copy_tree(&source.dir, &tmp)
+        .map_err(|e| format!("copying {}: {e}", source.dir.display()))?;
     let ext = env.root.join("ggml-ext");
     edit::apply_all(&tmp, edits, &pin.order(), &|from| fs::read(ext.join(from))).map_err(|e| {
         let (found, else_) = match &env.llama_src {
@@ -92,21 +93,4 @@ pub fn make_source(env: &Env, pin: &Pin, edits: &[EditFile], src: &Path) -> Resu
         )
     })?;
     fs::rename(&tmp, src).map_err(|e| format!("{}: {e}", src.display()))
-}
-
-fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (path, name) = (entry.path(), entry.file_name());
-        if name == ".git" {
-            continue;
-        }
-        if path.is_dir() {
-            copy_tree(&path, &to.join(name))?;
-        } else {
-            fs::copy(&path, to.join(name))?;
-        }
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@
 #include "llama-kv-capture.h"
 #include "llama-kv-scales.h"
 #include "llama-model.h"
+#include "llama-turbo-compat.h"
 #include "llama-turbo.h"
 #include "turbo-calibrate.h"
 
@@ -85,7 +86,7 @@ std::string llama_kv_calibrate_why_not(const llama_model & model) {
 }
 
 static void check(const llama_model & model) {
-    if (model.hparams.no_alloc || model.hparams.vocab_only) {
+    if (llama_turbo_compat::no_alloc(model) || model.hparams.vocab_only) {
         throw std::runtime_error("the model was loaded without its weights");
     }
     const std::string why = why_not_run(model);

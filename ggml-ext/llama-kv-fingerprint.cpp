@@ -6,6 +6,7 @@
 #include "gguf.h"
 #include "llama-impl.h"
 #include "llama-model.h"
+#include "llama-turbo-compat.h"
 #include "llama-turbo.h"
 
 #include <algorithm>
@@ -74,7 +75,7 @@ static uint64_t hash_of(const llama_model & model, F get) {
 }
 
 uint64_t llama_kv_fingerprint(const llama_model & model) {
-    if (model.hparams.no_alloc || model.hparams.vocab_only) {
+    if (llama_turbo_compat::no_alloc(model) || model.hparams.vocab_only) {
         throw std::runtime_error("the model was loaded without its weights");
     }
     return hash_of(model, [](const std::string &, const ggml_tensor * t) {

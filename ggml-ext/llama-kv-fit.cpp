@@ -6,6 +6,7 @@
 #include "llama-kv-calibrate.h"
 #include "llama-kv-scales.h"
 #include "llama-model.h"
+#include "llama-turbo-compat.h"
 #include "llama-turbo.h"
 
 #include <algorithm>
@@ -250,7 +251,7 @@ fit_ptr llama_kv_fit_find(llama_model & model, const llama_context_params & para
     const std::string wanted = params.kv_calib ? params.kv_calib : "";
 
     // a model without data is there to measure memory, of which scales take next to nothing
-    if (wanted == "off" || model.hparams.no_alloc || model.hparams.vocab_only) {
+    if (wanted == "off" || llama_turbo_compat::no_alloc(model) || model.hparams.vocab_only) {
         return nullptr;
     }
     if (wanted.empty() && !llama_turbo_any_turbo_k(model, params)) {

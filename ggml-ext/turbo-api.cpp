@@ -5,6 +5,7 @@
 #include "common.h"
 #include "json-schema-to-grammar.h"
 #include "log.h"
+#include "turbo-chat-compat.h"
 #include "turbo-limits.h"
 
 #include "llama-context.h"
@@ -268,7 +269,7 @@ int32_t tq_chat_template_apply(
         params.add_generation_prompt = add_assistant;
         params.add_bos = tmpl->add_bos;
         params.add_eos = tmpl->add_eos;
-        const std::string prompt = common_chat_template_direct_apply(tmpl->tmpl, params);
+        const std::string prompt = turbo_chat_compat::text(common_chat_template_direct_apply(tmpl->tmpl, params));
         write(user_data, prompt.data(), prompt.size());
     });
 }
@@ -285,7 +286,7 @@ static common_chat_templates_inputs to_inputs(const tq_chat_template & tmpl, con
     res.messages              = common_chat_msgs_parse_oaicompat(request.at("messages"));
     res.tools                 = common_chat_tools_parse_oaicompat(request.at("tools"));
     res.tool_choice           = common_chat_tool_choice_parse_oaicompat(request.at("tool_choice").get<std::string>());
-    res.parallel_tool_calls   = parallel.is_null() ? common_chat_templates_get_caps(tmpl.chats.get()).at("supports_parallel_tool_calls") : parallel.get<bool>();
+    res.parallel_tool_calls   = parallel.is_null() ? turbo_chat_compat::has_cap(tmpl.chats.get(), "supports_parallel_tool_calls") : parallel.get<bool>();
     res.enable_thinking       = request.at("enable_thinking").get<bool>();
     res.add_generation_prompt = request.at("add_generation_prompt").get<bool>();
     res.reasoning_format      = COMMON_REASONING_FORMAT_AUTO;
@@ -371,7 +372,7 @@ static json describe(const tq_chat_template & tmpl, const common_chat_templates_
     }
     const bool has_tools = !inputs.tools.empty();
     return {
-        {"prompt",            params.prompt},
+        {"prompt",            turbo_chat_compat::text(params.prompt)},
         {"generation_prompt", params.generation_prompt},
         {"grammar",           params.grammar},
         {"grammar_lazy",      params.grammar_lazy},
@@ -380,7 +381,7 @@ static json describe(const tq_chat_template & tmpl, const common_chat_templates_
         {"stops",             params.additional_stops},
         {"thinking_start",    params.thinking_start_tag},
         {"thinking_ends",     params.thinking_end_tags},
-        {"describes_tools",   has_tools && common_chat_templates_get_caps(tmpl.chats.get()).at("supports_tools")},
+        {"describes_tools",   has_tools && turbo_chat_compat::has_cap(tmpl.chats.get(), "supports_tools")},
         {"reads_calls",       has_tools && reads_calls(tmpl, inputs, params)},
     };
 }
@@ -396,13 +397,9 @@ int32_t tq_chat_prompt_new(const tq_chat_template * tmpl, const char * request, 
         auto res = std::make_unique<tq_chat_prompt>();
         res->params = common_chat_templates_apply(tmpl->chats.get(), inputs);
         const auto mark = call_mark(*tmpl, inputs, res->params);
-        res->params.prompt            += mark;
-        res->params.generation_prompt += mark;
-        res->parser = common_chat_parser_params(res->params);
-        res->parser.reasoning_format = inputs.reasoning_format;
-        if (!res->params.parser.empty()) {
-            res->parser.parser.load(res->params.parser);
-        }
+        res->params.prompt.append(mark);
+        res->params.generation_prompt.append(mark);
+        res->parser = turbo_chat_compat::parser(res->params, inputs.reasoning_format);
         write_json(describe(*tmpl, inputs, res->params), about, user_data);
         *prompt = res.release();
     });
@@ -414,7 +411,7 @@ void tq_chat_prompt_free(tq_chat_prompt * prompt) {
 
 int32_t tq_chat_prompt_parse(const tq_chat_prompt * prompt, const char * answer, size_t len, bool partial, tq_write write, void * user_data) {
     return fence([&] {
-        const auto message = common_chat_parse(std::string(answer, len), partial, prompt->parser);
+        const auto message = turbo_chat_compat::parse(std::string(answer, len), partial, prompt->parser);
         write_json(message.to_json_oaicompat(), write, user_data);
     });
 }

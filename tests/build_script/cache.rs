@@ -272,7 +272,7 @@ const ARCHIVES: &str = "turboquant-main llama-bench-impl llama-completion-impl l
 fn with_package(bench: &mut Bench) -> Pin {
     with_tools(bench);
     let root = bench.path("package");
-    for dir in ["vendor/edits", "ggml-ext"] {
+    for dir in ["vendor/edits", "vendor/port", "ggml-ext"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
     let src = bench.path("llama.cpp");

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::build::edit;
 use super::build::env::Env;
-use super::build::pin::{Package, Pin, Registry};
+use super::build::pin::{Package, Pin, Pins, Registry};
 use super::build::{edit_file, fetch, key};
-use super::{Bench, archive, pins};
+use super::{Bench, archive, pins, small_pin};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -84,7 +84,7 @@ fn crate_pin(sha256: String) -> Pin {
         sha256,
         folder: "p-1.0.0/x".into(),
     };
-    Pin { source, ..pins().get("b12032").unwrap().clone() }
+    Pin { source, rest: None, ..pins().get("b12032").unwrap().clone() }
 }
 
 /// A cargo that says that it has the crate in this folder.
@@ -182,4 +182,86 @@ fn without_cargo_or_its_network_a_file_will_do() {
     let env = Env { llama_sdist: Some(file), ..bench.env.clone() };
     let source = fetch::source(&env, &pin).unwrap();
     assert_eq!(fs::read_to_string(source.dir.join("a.c")).unwrap(), "int a;");
+}
+
+/// A pin of which folders come from another one's package, both as files in one folder.
+fn pin_with_rest(bench: &Bench) -> (Pin, Env) {
+    let file = bench.path("p-1.0.0.crate");
+    let hash = archive(
+        &file,
+        &[
+            ("p-1.0.0/x/a.c", "int a;"),
+            ("p-1.0.0/x/tests/new.c", "-"),
+            ("p-1.0.0/x/tests/t.c", "-"),
+        ],
+    );
+    let other = small_pin(archive(
+        &bench.path("p-1.tar.gz"),
+        &[("p-1/vendor/x/a.c", "int old;"), ("p-1/vendor/x/tests/t.c", "int t;\nint u;\n")],
+    ));
+    let port = bench.path("root/vendor/port");
+    fs::create_dir_all(&port).unwrap();
+    fs::write(port.join("help.c"), "int help;").unwrap();
+    let edits = "why = \"t\"\n[[copy]]\nfrom = \"help.c\"\nto = \"tests/help.c\"\n\
+                 [[edit]]\nfile = \"tests/t.c\"\nanchor = \"int u;\"\nreplace = \"int v;\"\n";
+    fs::write(port.join("tests.toml"), edits).unwrap();
+    let mut pin = pins().get("b12032").unwrap().clone();
+    let rest = pin.rest.as_mut().unwrap();
+    (rest.folders, rest.pin) = (vec!["tests".into()], Some(Box::new(other)));
+    let pin = Pin { rest: pin.rest, ..crate_pin(hash) };
+    let env = Env { root: bench.path("root"), llama_sdist: Some(file), ..bench.env.clone() };
+    (pin, env)
+}
+
+#[test]
+fn folders_that_a_package_lacks_come_from_another() {
+    let bench = Bench::new();
+    let (pin, env) = pin_with_rest(&bench);
+    let first = fetch::source(&env, &pin).unwrap().dir;
+    let read = |name: &str| fs::read_to_string(first.join(name)).unwrap();
+    assert_eq!(read("a.c"), "int a;");
+    assert_eq!(read("tests/t.c"), "int t;\nint v;\n");
+    assert_eq!(read("tests/help.c"), "int help;");
+    assert!(!first.join("tests/new.c").exists(), "folders are taken whole");
+
+    // Another edit, or another file of ours, makes another source.
+    fs::write(env.root.join("vendor/port/help.c"), "int more;").unwrap();
+    let second = fetch::source(&env, &pin).unwrap().dir;
+    assert_ne!(first, second);
+    assert_eq!(fs::read_to_string(second.join("tests/help.c")).unwrap(), "int more;");
+}
+
+#[test]
+fn a_rest_that_is_missing_or_does_not_fit_leaves_nothing() {
+    let bench = Bench::new();
+    let (pin, env) = pin_with_rest(&bench);
+    let other = bench.path("p-1.tar.gz");
+    fs::rename(&other, bench.path("away")).unwrap();
+    let error = fetch::source(&env, &pin).unwrap_err();
+    for part in ["p-1.tar.gz", "tests", "p==1", "TQ_LLAMA_SDIST", "TQ_LLAMA_SRC"] {
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
+    }
+    fs::rename(bench.path("away"), &other).unwrap();
+
+    let toml = env.root.join("vendor/port/tests.toml");
+    let text = fs::read_to_string(&toml).unwrap().replace("int u;", "int w;");
+    fs::write(&toml, text).unwrap();
+    let error = fetch::source(&env, &pin).unwrap_err();
+    for part in ["vendor/port", "tests.toml", "int w;", "tests/t.c"] {
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
+    }
+    assert_eq!(fs::read_dir(env.cache.source()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_rest_is_of_a_pin_that_has_everything() {
+    let bench = Bench::new();
+    let text = fs::read_to_string(Path::new(ROOT).join("vendor/llama.cpp.toml")).unwrap();
+    for of in ["\"b12032\"", "\"none\""] {
+        let text = text.replace("of      = \"0.25.3\"", &format!("of = {of}"));
+        let path = bench.path("pins.toml");
+        fs::write(&path, text).unwrap();
+        let error = Pins::read(&path).unwrap_err();
+        assert!(error.contains("b12032:") && error.contains(of), "{error}");
+    }
 }
