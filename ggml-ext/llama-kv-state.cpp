@@ -81,3 +81,15 @@ bool llama_kv_state_check_rotation(uint32_t flags, bool rot_k, bool rot_v, bool 
     }
     return true;
 }
+
+bool llama_kv_state_check_rotation(const char * name, uint32_t n_rot_state, uint32_t n_rot) {
+    if (!check_side(name, n_rot_state > 0, n_rot > 0)) {
+        return false;
+    }
+    if (n_rot_state != n_rot) {
+        LLAMA_LOG_ERROR("%s: the state is of another model, or damaged: it was saved with %s rotated by %u values, but this context rotates it by %u\n",
+                __func__, name, n_rot_state, n_rot);
+        return false;
+    }
+    return true;
+}

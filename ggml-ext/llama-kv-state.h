@@ -30,3 +30,6 @@ uint32_t llama_kv_state_rotation(bool rot_k, bool rot_v);
 // false, and the reason in the log, unless a state has K and V rotated as the cache has them
 //   flags: of the state; quantized: whether K or V of any layer is
 bool llama_kv_state_check_rotation(uint32_t flags, bool rot_k, bool rot_v, bool quantized);
+
+// the same of K or V alone, where states have the sizes of rotations, 0 for none
+bool llama_kv_state_check_rotation(const char * name, uint32_t n_rot_state, uint32_t n_rot);

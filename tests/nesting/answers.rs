@@ -4,7 +4,7 @@ use llama_turboquant::llama::{
     ChatError, ChatMessage, ChatPrompt, ChatRequest, ChatTemplate, ToolCall, ToolChoice,
 };
 
-use super::{assert_refused, nested, small, tiny, with_stack};
+use super::{assert_refused, nested, small, tiny, upstream_has_limits, with_stack};
 use crate::common::tools::{TEMPLATE, weather};
 
 fn prompt() -> ChatPrompt {
@@ -27,8 +27,16 @@ fn answers_nest_to_a_limit() {
         assert_eq!(read.tool_calls.len(), 1);
         for partial in [false, true] {
             // Those of the call count, too.
-            let most = if cfg!(target_os = "macos") { 100 } else { 254 };
+            let most = match upstream_has_limits() {
+                true => 60,
+                false if cfg!(target_os = "macos") => 100,
+                false => 254,
+            };
             prompt.parse(&call(&nested(most, "[", "1", "]")), partial).expect("a call");
+            if upstream_has_limits() {
+                let text = nested(100, "[", "1", "]");
+                assert_refused(prompt.parse(&call(&text), partial), &["64 levels deep"]);
+            }
             for text in [nested(2000, "[", "1", "]"), "[".repeat(200_000)] {
                 let words = ["brackets are open", "256 are possible"];
                 assert_refused(prompt.parse(&call(&text), partial), &words);

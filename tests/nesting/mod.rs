@@ -11,13 +11,27 @@ mod texts;
 use std::fmt::Display;
 use std::thread;
 
+use llama_turboquant::llama::LLAMA_CPP;
+
 use crate::common::api::tiny;
 
 /// What macOS gives threads, of which llama-server answers requests by some.
 const STACK: usize = 512 << 10;
 
+/// Whether llama.cpp has limits of its own, of which some are stricter than ours and met first.
+fn upstream_has_limits() -> bool {
+    LLAMA_CPP != "0c1e57098"
+}
+
+/// Parentheses of a grammar, and what an error says about them.
+fn grammar_limit() -> (usize, &'static [&'static str]) {
+    match upstream_has_limits() {
+        true => (256, &["grammar recursion depth limit", "256"]),
+        false => (500, &["parentheses", "500", "limit"]),
+    }
+}
+
 /// Limits of ggml-ext/turbo-limits.h and its neighbours.
-const GRAMMAR: usize = 500;
 const TEMPLATE: usize = 100;
 const SCHEMA: usize = 100;
 const OPTIONAL: usize = 500;
