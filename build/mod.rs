@@ -10,7 +10,7 @@ mod bindings;
 #[allow(dead_code)] // some of it is for `turboquant cache`
 pub mod cache;
 pub mod cmake;
-#[allow(dead_code)] // its reports are for `turboquant patch`
+#[allow(dead_code, unused_imports)] // its reports are for `turboquant patch`
 pub mod edit;
 pub mod edit_file;
 pub mod embed;

@@ -1,6 +1,7 @@
 #include "llama-turbo.h"
 
 #include "ggml-anchors.h"
+#include "llama-graph.h"
 #include "llama-hparams.h"
 #include "llama-impl.h"
 #include "llama-kv-anchors.h"
@@ -129,6 +130,30 @@ static bool check_base_type(const char * kv, ggml_type type) {
     return false;
 }
 
+// values of latent attention are a part of keys: one type, and flash attention, which reads them where they are
+static bool check_latent(const llama_hparams & hparams, llama_context_params & params) {
+#ifndef LLAMA_TURBO_LATENT
+    if (hparams.swa_type == LLAMA_SWA_TYPE_NONE) {
+        LLAMA_LOG_ERROR("%s: cache type %s is a code for rotated data, but the keys of multi-head latent attention (head_dim %u) "
+                "are not rotated by this llama.cpp. use q8_0 or f16 instead, or a newer one\n", __func__, ggml_type_name(params.type_k), hparams.n_embd_head_k());
+        return false;
+    }
+#endif
+    // f16 is what is not asked for
+    if (params.type_v != params.type_k && params.type_v != GGML_TYPE_F16) {
+        LLAMA_LOG_ERROR("%s: values of multi-head latent attention are a part of keys, and have no cache: V (%s) is of the type of K (%s). "
+                "give both that type, or K alone\n", __func__, ggml_type_name(params.type_v), ggml_type_name(params.type_k));
+        return false;
+    }
+    if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
+        LLAMA_LOG_ERROR("%s: K cache type %s of a model with multi-head latent attention requires flash attention, which is off. use -fa on, or f16\n",
+                __func__, ggml_type_name(params.type_k));
+        return false;
+    }
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    return true;
+}
+
 static bool check_params(const llama_model & model, llama_context_params & params) {
     const auto & hparams = model.hparams;
 
@@ -183,10 +208,7 @@ static bool check_params(const llama_model & model, llama_context_params & param
         return false;
     }
 
-    // the graph of multi-head latent attention without a sliding window (llm_graph_input_attn_k) does not rotate
-    if (hparams.is_mla() && hparams.swa_type == LLAMA_SWA_TYPE_NONE) {
-        LLAMA_LOG_ERROR("%s: cache type %s is a code for rotated data, but the keys of multi-head latent attention (head_dim %u) "
-                "are not rotated. use q8_0 or f16 instead\n", __func__, ggml_type_name(params.type_k), hparams.n_embd_head_k());
+    if (hparams.is_mla() && !check_latent(hparams, params)) {
         return false;
     }
 

@@ -201,9 +201,9 @@ fn the_diff_is_one_that_git_applies() {
 #[test]
 fn uncommitted_changes_are_refused() {
     let checkout = Checkout::in_git();
-    checkout.change("README.md", |text| format!("{text}\nmine\n"));
+    checkout.change("LICENSE", |text| format!("{text}\nmine\n"));
     for args in [&[][..], &["--apply"], &["--diff"]] {
-        assert_refused(&checkout, args, &["uncommitted changes", "README.md", "git stash"]);
+        assert_refused(&checkout, args, &["uncommitted changes", "LICENSE", "git stash"]);
     }
     checkout.git(&["commit", "--quiet", "--all", "-m", "mine"]);
     std::fs::write(checkout.path("new.txt"), "mine").expect("a file");
