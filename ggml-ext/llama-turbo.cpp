@@ -130,7 +130,7 @@ static bool check_base_type(const char * kv, ggml_type type) {
     return false;
 }
 
-// values of latent attention are a part of keys: one type, and flash attention, which reads them where they are
+// values of latent attention are a part of keys: flash attention reads them where they are
 static bool check_latent(const llama_hparams & hparams, llama_context_params & params) {
 #ifndef LLAMA_TURBO_LATENT
     if (hparams.swa_type == LLAMA_SWA_TYPE_NONE) {
@@ -139,14 +139,8 @@ static bool check_latent(const llama_hparams & hparams, llama_context_params & p
         return false;
     }
 #endif
-    // f16 is what is not asked for
-    if (params.type_v != params.type_k && params.type_v != GGML_TYPE_F16) {
-        LLAMA_LOG_ERROR("%s: values of multi-head latent attention are a part of keys, and have no cache: V (%s) is of the type of K (%s). "
-                "give both that type, or K alone\n", __func__, ggml_type_name(params.type_v), ggml_type_name(params.type_k));
-        return false;
-    }
     if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
-        LLAMA_LOG_ERROR("%s: K cache type %s of a model with multi-head latent attention requires flash attention, which is off. use -fa on, or f16\n",
+        LLAMA_LOG_ERROR("%s: K cache type %s of a model with multi-head latent attention requires flash attention, which is off. use -fa on, or f16 instead\n",
                 __func__, ggml_type_name(params.type_k));
         return false;
     }

@@ -5,6 +5,9 @@ use super::cache_type::{CacheType, KeysOrValues};
 use super::error::CacheError;
 use super::model::{KvLayer, Model};
 
+/// Whether this llama.cpp rotates the keys of latent attention without a sliding window.
+const ROTATES_LATENT: bool = !cfg!(tq_pin = "0.25.3");
+
 /// The environment variable that switches llama.cpp's rotation off.
 const ROTATION_OFF: &str = "LLAMA_ATTN_ROT_DISABLE";
 
@@ -99,7 +102,9 @@ impl Request<'_> {
             if quantized_values && shape.no_flash_attention {
                 return Err(CacheError::NoFlashAttention { cache_type, instead: CacheType::F16 });
             }
-            if quantized_values && !self.flash_attention {
+            // Values of latent attention are a part of keys.
+            let read_as_values = quantized_values || (shape.latent && cache_type.is_turbo());
+            if read_as_values && !self.flash_attention {
                 return Err(CacheError::FlashAttentionOff { cache_type, instead: CacheType::F16 });
             }
             if !cache_type.is_turbo() {
@@ -109,7 +114,7 @@ impl Request<'_> {
             if let Some(value) = self.rotation_off.clone() {
                 return Err(CacheError::RotationOff { cache_type, value, instead });
             }
-            if shape.latent && !shape.sliding_window {
+            if shape.latent && !shape.sliding_window && !ROTATES_LATENT {
                 return Err(CacheError::Latent { cache_type, instead });
             }
             // Layers with a sliding window have a cache of their own.
@@ -205,13 +210,18 @@ mod tests {
     }
 
     #[test]
-    fn latent_attention_does_not_rotate_and_has_one_type() {
+    fn latent_attention_has_one_type_and_needs_flash_attention() {
         let shape = CacheShape { latent: true, same_types: true, ..shape(&[576]) };
         assert_eq!(check(&shape, Q8_0, Q8_0), Ok(()));
-        assert_eq!(
-            check(&shape, Turbo4, Turbo4),
-            Err(CacheError::Latent { cache_type: Turbo4, instead: Q4_0 })
-        );
+        let rotated = match ROTATES_LATENT {
+            true => Ok(()),
+            false => Err(CacheError::Latent { cache_type: Turbo4, instead: Q4_0 }),
+        };
+        assert_eq!(check(&shape, Turbo4, Turbo4), rotated);
+        let (k, v) = (Turbo4.into(), Turbo4.into());
+        let error =
+            check_with(&shape, &k, &v, false, None).expect_err("values are read by it alone");
+        assert_eq!(error, CacheError::FlashAttentionOff { cache_type: Turbo4, instead: F16 });
         assert_eq!(check(&shape, Q8_0, F16), Err(CacheError::TypesDiffer { k: Q8_0, v: F16 }));
         let k = CachePolicy::new(Q8_0).first(1, F16);
         assert_eq!(check_with(&shape, &k, &Q8_0.into(), true, None), Err(CacheError::OneType));
