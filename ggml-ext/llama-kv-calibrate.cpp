@@ -68,7 +68,7 @@ static std::string why_not_run(const llama_model & model) {
     }
     for (const uint32_t il : llama_turbo_kv_layers(model)) {
         if (model.hparams.n_embd_head_k(il) % 64 != 0) {
-            return format("layer %u has head_dim %u: keys are rotated, and scales of use, where it is a multiple of 64", il, model.hparams.n_embd_head_k(il));
+            return format("layer %u has head_dim %u, which is padded: scales are fitted to whole blocks, where it is a multiple of 64", il, model.hparams.n_embd_head_k(il));
         }
     }
     if (llama_vocab_type(llama_model_get_vocab(&model)) == LLAMA_VOCAB_TYPE_NONE) {

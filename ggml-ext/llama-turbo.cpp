@@ -94,10 +94,16 @@ static const char * exceptions(const llama_context_params & params, bool is_k) {
 // checks
 //
 
-static bool check_layer(const llama_hparams & hparams, uint32_t il, ggml_type type, bool is_k) {
+// whether heads can be padded: not where a graph reads and writes the cache by itself, or takes values from keys
+static bool pads_heads(const llama_model & model) {
+    return !model.hparams.is_mla() && !llama_turbo_has_own_attention(model);
+}
+
+static bool check_layer(const llama_model & model, uint32_t il, ggml_type type, bool is_k) {
+    const auto   & hparams     = model.hparams;
     const char *   kv          = is_k ? "K" : "V";
     const uint32_t n_embd_head = is_k ? hparams.n_embd_head_k(il) : hparams.n_embd_head_v(il);
-    if (n_embd_head % ggml_blck_size(type) != 0) {
+    if (n_embd_head % ggml_blck_size(type) != 0 && !(is_turbo(type) && pads_heads(model))) {
         LLAMA_LOG_ERROR("%s: %s cache type %s needs a head_dim that is a multiple of %d, but layer %u has %u. use %s instead\n",
                 __func__, kv, ggml_type_name(type), (int) ggml_blck_size(type), il, n_embd_head, alternatives(n_embd_head));
         return false;
@@ -109,7 +115,7 @@ static bool check_layer(const llama_hparams & hparams, uint32_t il, ggml_type ty
 static bool check_types(const llama_model & model, const llama_kv_policy & types, bool is_k) {
     const auto layers = llama_turbo_kv_layers(model);
     for (size_t i = 0; i < layers.size(); ++i) {
-        if (!check_layer(model.hparams, layers[i], types[i], is_k)) {
+        if (!check_layer(model, layers[i], types[i], is_k)) {
             return false;
         }
     }
@@ -340,6 +346,72 @@ ggml_type llama_turbo_layer_type(const llama_model & model, uint32_t il, ggml_ty
 bool llama_turbo_any_quantized(const llama_model & model, ggml_type type, bool is_k) {
     return ggml_is_quantized(type) || any(layer_types(model, type, is_k), ggml_is_quantized);
 }
+
+//
+// padding
+//
+
+static uint32_t padded(uint32_t n_embd_head) {
+    return GGML_PAD(n_embd_head, (uint32_t) ggml_blck_size(GGML_TYPE_TURBO4));
+}
+
+static double bits(ggml_type type) {
+    return 8.0*ggml_type_size(type)/ggml_blck_size(type);
+}
+
+// pads one side, if any layer has it of a turbo type
+static void pad_side(const llama_model & model, const char * kv, ggml_type type, bool is_k, uint32_t & n_full, uint32_t & n_swa) {
+    const auto types = layer_types(model, type, is_k);
+    const auto turbo = std::find_if(types.all().begin(), types.all().end(), is_turbo);
+    if (turbo == types.all().end()) {
+        return;
+    }
+    for (uint32_t * n : { &n_full, &n_swa }) {
+        const uint32_t n_padded = padded(*n);
+        if (n_padded != *n) {
+            LLAMA_LOG_INFO("%s: %s heads of %u values are padded to %u: %s takes %.2f bits a value (q8_0 %.2f, q4_0 %.2f)\n", __func__, kv,
+                    *n, n_padded, ggml_type_name(*turbo), bits(*turbo)*n_padded / *n, bits(GGML_TYPE_Q8_0), bits(GGML_TYPE_Q4_0));
+        }
+        *n = n_padded;
+    }
+}
+
+uint32_t llama_turbo_head_block(ggml_type type) {
+    return is_turbo(type) ? 1 : ggml_blck_size(type);
+}
+
+llama_hparams llama_turbo_pad_heads(const llama_model & model, const llama_hparams & hparams, ggml_type type_k, ggml_type type_v) {
+    llama_hparams res = hparams;
+    if (pads_heads(model)) {
+        pad_side(model, "K", type_k, true,  res.n_embd_head_k_full, res.n_embd_head_k_swa);
+        pad_side(model, "V", type_v, false, res.n_embd_head_v_full, res.n_embd_head_v_swa);
+    }
+    return res;
+}
+
+ggml_tensor * llama_turbo_pad(ggml_context * ctx, ggml_tensor * heads, int64_t n_padded) {
+    if (!heads || heads->ne[0] == n_padded) {
+        return heads;
+    }
+    // not every back end pads what lies in parts
+    if (!ggml_is_contiguous(heads)) {
+        heads = ggml_cont(ctx, heads);
+    }
+    return ggml_pad(ctx, heads, n_padded - heads->ne[0], 0, 0, 0);
+}
+
+ggml_tensor * llama_turbo_unpad(ggml_context * ctx, ggml_tensor * heads, int64_t n_padded, int64_t n_embd_head) {
+    if (n_padded == n_embd_head) {
+        return heads;
+    }
+    const int64_t n_head = heads->ne[0]/n_padded;
+    heads = ggml_view_3d(ctx, heads, n_embd_head, n_head, heads->ne[1], n_padded*heads->nb[0], heads->nb[1], 0);
+    return ggml_cont_2d(ctx, heads, n_embd_head*n_head, heads->ne[2]);
+}
+
+//
+// the log of types
+//
 
 void llama_turbo_log_layer_types(const llama_model & model, ggml_type type_k, ggml_type type_v) {
     if (options && (exceptions(*options, true) || exceptions(*options, false))) {

@@ -10,6 +10,7 @@
 
 class  llama_kv_anchors;
 class  llama_kv_scales;
+struct ggml_context;
 struct ggml_tensor;
 struct llama_hparams;
 struct llama_model;
@@ -89,6 +90,19 @@ void llama_turbo_check_rotation(
         ggml_type type_k, bool rot_k, int n_embd_head_k,
         ggml_type type_v, bool rot_v, int n_embd_head_v,
         bool has_v);
+
+// of what heads have to be a multiple: blocks, but for turbo types, which are padded
+uint32_t llama_turbo_head_block(ggml_type type);
+
+// what a cache has for hparams: those of the model, but heads of turbo types are padded to whole blocks. the log says what a
+// value then takes
+llama_hparams llama_turbo_pad_heads(const llama_model & model, const llama_hparams & hparams, ggml_type type_k, ggml_type type_v);
+
+// [n_embd_head, n_head, n_tokens] with zeros behind each head, so that it has n_padded values. null stays null
+ggml_tensor * llama_turbo_pad(ggml_context * ctx, ggml_tensor * heads, int64_t n_padded);
+
+// takes them off again: [n_padded*n_head, n_tokens] to [n_embd_head*n_head, n_tokens]
+ggml_tensor * llama_turbo_unpad(ggml_context * ctx, ggml_tensor * heads, int64_t n_padded, int64_t n_embd_head);
 
 // values per head that a K-shift has to take, when it takes apart a quantized and rotated K:
 // all of them, since a rotation of a whole head cannot be undone on its first n_rot values

@@ -14,7 +14,7 @@
 mod common;
 
 use common::engine::{Entry, Model, Options, context, label};
-use common::gguf::{N_VOCAB, float, tokens, uint, write_random};
+use common::gguf::{N_VOCAB, Tiny, float, tokens, uint, write_random, write_tiny_model};
 use common::models::{gemma, smollm2};
 use common::stats::{kld, mean_max};
 use common::{F16, Q8_0, TEXT, TURBO2, TURBO3, TURBO4, pairs};
@@ -108,6 +108,43 @@ fn smollm2_own_cells() {
 #[test]
 fn gemma_own_cells() {
     own_cells("Gemma", gemma(), 40, |cost| 5.0 * cost + 0.03);
+}
+
+/// KLD to f16 of tiny models with heads of this size, and what it is one by one, by pair.
+fn tiny_costs(head_dim: u64, softcap: f32) -> Vec<(String, f64, f64)> {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("tiny.gguf");
+    write_tiny_model(&path, Tiny { softcap, sharpness: 12.0, ..Tiny::new(head_dim) });
+    let model = Model::load(&path).expect("the model loads");
+    let entries = entries(&tokens(200));
+    let exact = context(&model, Options::new((F16, F16))).decode(&entries);
+    let costs = |pair| {
+        let batch = context(&model, plain(pair)).decode(&entries);
+        let mut context = context(&model, plain(pair));
+        let single: Vec<_> = entries.chunks(1).flat_map(|e| context.decode(e)).collect();
+        (label(pair), compare(&exact, &batch).0, compare(&batch, &single).0)
+    };
+    [(TURBO4, TURBO4), (TURBO4, F16), (F16, TURBO4), (TURBO3, TURBO2)].map(costs).into()
+}
+
+/// Heads that do not fill a block of a turbo type are padded with zeros: the cost is at most that of a whole head. In one
+/// batch and one by one; with a sliding window, which has a cache and a graph of its own, and without.
+#[test]
+fn padded_heads() {
+    for (softcap, sizes) in [(0.0, &[40, 80, 96][..]), (50.0, &[96, 112])] {
+        let whole = tiny_costs(128, softcap);
+        for &head_dim in sizes {
+            for ((pair, cost, single), (_, most, _)) in
+                tiny_costs(head_dim, softcap).into_iter().zip(&whole)
+            {
+                let report = format!(
+                    "head_dim {head_dim}, {pair}: KLD {cost:.1e} to f16 (128: {most:.1e}), {single:.1e} one by one"
+                );
+                println!("{report}");
+                assert!(cost > 0.0 && cost <= *most && single <= EQUAL, "{report}");
+            }
+        }
+    }
 }
 
 /// A prompt cut into micro-batches, and divided among threads.

@@ -70,6 +70,14 @@ impl CacheType {
         (8 * self.block_bytes()) as f32 / self.block() as f32
     }
 
+    /// Bits that a value takes in heads of this many: where no whole blocks of a turbo type fit, a head is padded.
+    pub fn bits_at(self, head_dim: u32) -> f32 {
+        if !self.is_turbo() || head_dim == 0 {
+            return self.bits_per_value();
+        }
+        self.bits_per_value() * head_dim.next_multiple_of(self.block()) as f32 / head_dim as f32
+    }
+
     /// Whether it is turbo2, turbo3 or turbo4.
     pub const fn is_turbo(self) -> bool {
         matches!(self, Self::Turbo4 | Self::Turbo3 | Self::Turbo2)

@@ -47,12 +47,12 @@ fn bounds(model: &Model, params: &ContextParams, n_ctx: u32) -> (u64, u64) {
     let (of_k, of_v) = (types(&params.type_k), types(&params.type_v));
     let (mut least, mut most) = (0.0, compute(model, params, n_ctx));
     for ((layer, k), v) in model.kv_layers().iter().zip(of_k).zip(of_v) {
-        let k = f64::from(layer.head_dim_k) * f64::from(k.bits_per_value());
+        let k = f64::from(layer.head_dim_k) * f64::from(k.bits_at(layer.head_dim_k));
         // With latent attention values are a part of keys.
         let v = if model.is_latent() {
             0.0
         } else {
-            f64::from(layer.head_dim_v) * f64::from(v.bits_per_value())
+            f64::from(layer.head_dim_v) * f64::from(v.bits_at(layer.head_dim_v))
         };
         let bytes = f64::from(n_ctx) * f64::from(layer.n_head_kv) * (k + v) / 8.0;
         least += if layer.sliding_window { 0.0 } else { bytes };

@@ -1,6 +1,6 @@
 //! llama-server answers such requests with the reason, and goes on.
 
-use super::nested;
+use super::{grammar_limit, nested};
 use crate::common::gguf::{Tiny, write_tiny_model};
 use crate::common::server::Server;
 
@@ -19,18 +19,18 @@ fn a_server_answers_with_the_limit_and_goes_on() {
     let brackets = nested(100_000, "[", "", "]");
     let pattern = nested(5000, "(", "", ")");
     for (more, words) in [
-        (format!(r#", "grammar": "root ::= {parens}""#), ["parentheses", "500 deep"]),
-        (r#", "grammar": "root ::= \"a\"{5,3}""#.into(), ["at least 5", "at most 3"]),
-        (format!(r#", "x": {brackets}"#), ["JSON nests", "200 deep"]),
+        (format!(r#", "grammar": "root ::= {parens}""#), grammar_limit().1),
+        (r#", "grammar": "root ::= \"a\"{5,3}""#.into(), &["at least 5", "at most 3"][..]),
+        (format!(r#", "x": {brackets}"#), &["JSON nests", "200 deep"]),
         (
             r##", "json_schema": {"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"$ref": "#/$defs/a"}}}"##.into(),
-            ["references", "100 deep"],
+            &["references", "100 deep"],
         ),
         (
             format!(
                 r#", "grammar": "root ::= \"a\"", "grammar_lazy": true, "grammar_triggers": [{{"type": 2, "value": "{pattern}"}}]"#
             ),
-            ["regular expression", "500"],
+            &["regular expression", "500"],
         ),
     ] {
         let (code, reply) = complete(&more);

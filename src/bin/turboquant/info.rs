@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::args::check_model;
 use crate::interrupt::Interrupt;
 use crate::log::{self, Errors};
+use crate::padding;
 use crate::provenance::{self, with_provenance};
 use crate::table::Table;
 use crate::units::mib;
@@ -92,6 +93,7 @@ fn of_build() -> String {
         };
         let head_dim = match t.block() {
             1 => "any".into(),
+            block if t.is_turbo() => format!("multiple of {block}, or padded to one"),
             block => format!("multiple of {block}"),
         };
         table.row([t.to_string(), t.bits_per_value().to_string(), with_anchors, head_dim]);
@@ -153,6 +155,7 @@ fn of_model(path: &Path, probe: &ModelProbe) -> String {
     if !model.kv_layers().is_empty() {
         text += "\n";
         text += &types(model);
+        text += &padding::lines(model);
     }
     text
 }
@@ -188,6 +191,7 @@ fn model_json(path: &Path, probe: &ModelProbe) -> Value {
         "chat_template": model.chat_template().is_some(),
         "kv_fit": key_scales_json(&probe.kv_fit()),
         "types": CacheType::ALL.into_iter().map(cache_type).collect::<Vec<_>>(),
+        "padding": padding::json(model),
     });
     json!({ "model": of_model })
 }

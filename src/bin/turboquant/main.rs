@@ -13,6 +13,7 @@ mod interrupt;
 mod log;
 mod machine;
 mod needle;
+mod padding;
 mod patch;
 mod plan;
 mod plot;

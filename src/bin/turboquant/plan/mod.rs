@@ -5,13 +5,14 @@ mod recommend;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use llama_turboquant::llama::{ContextError, ContextParams, MemoryUse, ModelProbe};
+use llama_turboquant::llama::{ContextError, ContextParams, MemoryUse, Model, ModelProbe};
 use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, Pair, PairArgs, check_model};
 use crate::interrupt::Interrupt;
 use crate::log::{self, Errors};
 use crate::machine::Memory;
+use crate::padding;
 use crate::table::{Format, Table};
 use crate::units::{mib, size};
 
@@ -81,10 +82,10 @@ pub fn run(args: &Args) -> Result<()> {
     let pairs = std::iter::once(&f16).chain(others);
     let rows = pairs.map(|pair| row(args, &probe, pair, &contexts, memory)).collect::<Vec<_>>();
     crate::print(&match args.format {
-        Format::Table => text(&rows, &contexts, memory),
+        Format::Table => text(probe.model(), &rows, &contexts, memory),
         Format::Csv => table(&rows, &contexts).csv(),
         Format::Md => table(&rows, &contexts).markdown(),
-        Format::Json => format!("{:#}\n", json(&rows, &contexts, memory)),
+        Format::Json => format!("{:#}\n", json(probe.model(), &rows, &contexts, memory)),
     })
 }
 
@@ -115,7 +116,7 @@ fn row(args: &Args, probe: &ModelProbe, pair: &Pair, contexts: &[u32], memory: u
     Row { pair: pair.clone(), uses, longest }
 }
 
-fn text(rows: &[Row], contexts: &[u32], memory: u64) -> String {
+fn text(model: &Model, rows: &[Row], contexts: &[u32], memory: u64) -> String {
     let mut text = format!("memory {}\n", size(memory));
     if let Some(uses) = rows.iter().find_map(|row| row.uses.as_ref().ok()) {
         let Some(first) = uses.first() else { return text };
@@ -127,6 +128,7 @@ fn text(rows: &[Row], contexts: &[u32], memory: u64) -> String {
             text += &format!("buffers for computing {} at {n_ctx}\n", size(of.compute));
         }
     }
+    text += &padding::lines(model);
     text += "\nK and V in MiB, by tokens of context:\n\n";
     text += &table(rows, contexts).text();
     let refused = |row: &Row| Some((row.pair.to_string(), row.uses.as_ref().err()?.to_string()));
@@ -162,7 +164,7 @@ fn table(rows: &[Row], contexts: &[u32]) -> Table {
     table
 }
 
-fn json(rows: &[Row], contexts: &[u32], memory: u64) -> Value {
+fn json(model: &Model, rows: &[Row], contexts: &[u32], memory: u64) -> Value {
     let of = |(n_ctx, of): (&u32, &MemoryUse)| {
         json!({
             "ctx_size": n_ctx, "k": of.k, "v": of.v, "state": of.state, "model": of.model, "compute": of.compute,
@@ -187,6 +189,7 @@ fn json(rows: &[Row], contexts: &[u32], memory: u64) -> Value {
     };
     json!({
         "memory": memory,
+        "padding": padding::json(model),
         "pairs": rows.iter().map(row).collect::<Vec<_>>(),
         "recommended": contexts.iter().enumerate().map(advice).collect::<Vec<_>>(),
     })
