@@ -7,15 +7,8 @@ use bindgen::{Builder, RustEdition, RustTarget};
 use super::Result;
 use super::pin::Pin;
 
-/// The pin whose bindings have no name in theirs.
-const PLAIN: &str = "0.25.3";
-
-/// Writes src/llama/sys/fence.rs, and src/llama/sys/bindings.rs or that of the pin.
+/// Writes src/llama/sys/fence.rs, and src/llama/sys/bindings_NAME.rs of the pin.
 pub fn generate(root: &Path, pin: &Pin, src: &Path) -> Result<()> {
-    let bindings = match pin.name.as_str() {
-        PLAIN => "bindings.rs".to_string(),
-        name => format!("bindings_{name}.rs"),
-    };
     let to = |name: &str| root.join("src/llama/sys").join(name);
     let llama = builder(src, &src.join("include/llama.h"))?
         .header(src.join("include/llama-kv-calib.h").to_string_lossy())
@@ -33,7 +26,7 @@ pub fn generate(root: &Path, pin: &Pin, src: &Path) -> Result<()> {
         .opaque_type("ggml_tensor|ggml_cgraph|ggml_context")
         .newtype_enum("ggml_type")
         .raw_line("// Generated from llama.h and llama-kv-calib.h by `cargo build --features bindgen`; do not edit.");
-    write(llama, &to(&bindings))?;
+    write(llama, &to(&format!("bindings_{}.rs", pin.name)))?;
     let fence = builder(src, &root.join("ggml-ext/turbo-api.h"))?
         .allowlist_function("tq_.*")
         .allowlist_type("tq_.*")

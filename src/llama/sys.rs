@@ -1,8 +1,8 @@
 //! The C API of llama.cpp, unchanged, and [`fence`], what the safe API calls of it. Unsafe and undocumented
 //! here: see llama.h and ggml-ext/turbo-api.h.
 //!
-//! `sys/bindings.rs` is generated from the edited llama.h of ggml 0.25.3, `sys/bindings_NAME.rs` from that of the pin NAME
-//! (vendor/llama.cpp.toml), and `sys/fence.rs` from turbo-api.h. All are checked in; `script/bindings` regenerates them.
+//! `sys/bindings_NAME.rs` is generated from the edited llama.h of the pin NAME (vendor/llama.cpp.toml), and `sys/fence.rs`
+//! from turbo-api.h. All are checked in; `script/bindings` regenerates them.
 #![allow(
     missing_docs,
     rustdoc::all, // upstream's comments are not written for rustdoc
@@ -16,7 +16,8 @@
 )]
 
 #[rustfmt::skip]
-#[cfg_attr(tq_pin = "b12032", path = "sys/bindings_b12032.rs")]
+#[cfg_attr(tq_pin = "0.25.3", path = "sys/bindings_0.25.3.rs")]
+#[cfg_attr(not(tq_pin = "0.25.3"), path = "sys/bindings_b12032.rs")]
 mod bindings;
 pub mod fence;
 

@@ -15,6 +15,7 @@ pub const LLAMA_STATE_SEQ_FLAGS_NONE: u32 = 0;
 pub const LLAMA_STATE_SEQ_FLAGS_SWA_ONLY: u32 = 1;
 pub const LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY: u32 = 1;
 pub const LLAMA_STATE_SEQ_FLAGS_ON_DEVICE: u32 = 2;
+pub const LLAMA_DRY_MAX_SEQ_BREAKERS: u32 = 64;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct ggml_context {
@@ -2457,11 +2458,6 @@ unsafe extern "C" {
         callback_eval: ggml_opt_epoch_callback,
     );
 }
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct ggml_backend_buffer {
-    pub _address: u8,
-}
 unsafe extern "C" {
     pub fn llama_kv_calib_keep(
         model: *const llama_model,
@@ -2500,4 +2496,9 @@ unsafe extern "C" {
         callback: llama_progress_callback,
         user_data: *mut ::std::os::raw::c_void,
     );
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ggml_backend_buffer {
+    pub _address: u8,
 }
