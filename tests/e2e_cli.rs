@@ -86,7 +86,7 @@ fn texts_that_nest_or_repeat_too_much_are_refused() {
     let json = write("json", &nested("{\"items\":", "{}", "}"));
     let template = write("template", &nested("{% if 1 %}", "", "{% endif %}"));
     for (args, words) in [
-        (["--grammar-file", &parens], ["parentheses", "500 deep"]),
+        (["--grammar-file", &parens], ["grammar recursion depth limit", "256"]),
         (["--grammar-file", &repeated], ["at least 5", "at most 3"]),
         (["--json-schema-file", &json], ["JSON nests", "200 deep"]),
     ] {
@@ -138,8 +138,8 @@ fn others(model: &str, args: &[&str]) -> [Finished; 3] {
 #[test]
 fn every_tool_says_why_there_is_no_context() {
     let (_dir, narrow) = tiny(80);
-    let reason = ["turbo4 needs a head_dim that is a multiple of 64", "80"];
-    for ran in others(&narrow, &["-ctk", "turbo4", "-fa", "on"]) {
+    let reason = ["q8_0 with block size 32 does not divide", "80"];
+    for ran in others(&narrow, &["-ctk", "q8_0", "-fa", "on"]) {
         ran.assert_refused(&reason);
     }
     let (_dir, model) = tiny(64);

@@ -124,7 +124,11 @@ fn what_cannot_be_compared_is_refused() {
     let with = |args: &[&str]| compare(&[&prompt[..], args].concat());
     assert_error(&with(&["--pairs", "f16"]), 1, &["1 pairs", "one more"]);
     assert_error(&with(&["--pairs", "f16", "turbo9"]), 2, &["turbo9", "turbo4"]);
-    assert_error(&with(&["--pairs", "f16", "f16/turbo4"]), 1, &["f16 / turbo4", "64", "use"]);
+    assert_error(
+        &with(&["--pairs", "f16", "f16/q8_0"]),
+        1,
+        &["f16 / q8_0", "multiple of 32", "use"],
+    );
     assert_error(&with(&["--pairs", "f16", "q8_0", "-n", "0"]), 2, &["--predict"]);
     assert_error(&with(&["--pairs", "f16", "bf16", "--temp", "nan"]), 1, &["NaN"]);
     if free_memory().is_some_and(|free| free < 192 << 30) {

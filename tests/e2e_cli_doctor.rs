@@ -157,9 +157,9 @@ fn tools_on_path_are_asked_for_the_types() {
 fn pairs_that_cannot_be_come_with_one_that_can() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let small = model(&dir, 80);
-    let ran = doctor(&["--format", "json", "-m", &small], &[]);
+    let ran = doctor(&["--format", "json", "-m", &small, "-ctk", "q8_0", "-ctv", "q4_0"], &[]);
     assert_eq!(ran.status.code(), Some(1), "{}", ran.text());
-    assert_check(&ran, "types", "problem", &["multiple of 64", "80", "-ctk f16 -ctv f16"]);
+    assert_check(&ran, "types", "problem", &["multiple of 32", "80", "-ctk f16 -ctv f16"]);
     assert_check(&ran, "run", "warning", &["not run"]);
 
     let good = model(&dir, 64);

@@ -157,7 +157,7 @@ fn what_cannot_be_looked_for_is_refused() {
     let beyond = ["--lengths", "600", "--beyond", "--depths", "0", "--trials", "1"];
     needle(&folder, &[&f16[..], &beyond].concat()).assert_success();
     let odd = Folder::new(80);
-    assert_error(&needle(&odd, &["--pairs", "f16", "turbo4"]), 1, &["turbo4 / turbo4", "64"]);
+    assert_error(&needle(&odd, &["--pairs", "f16", "q8_0"]), 1, &["q8_0 / q8_0", "multiple of 32"]);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn source() -> PathBuf {
 }
 
 fn copy(from: &Path, to: &Path) {
-    const LEFT_OUT: [&str; 4] = [".git", "media", "models", "docs"];
+    const LEFT_OUT: [&str; 3] = [".git", "media", "docs"];
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder") {
         let entry = entry.expect("an entry");

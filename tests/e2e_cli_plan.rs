@@ -171,7 +171,7 @@ fn recommends_by_what_was_measured() {
     {
         // f16 takes 90 MiB of cache, any of these at most 25.
         let (k, v) = pair.split_once('/').expect("a pair");
-        let plan = plan(path, &["--pairs", pair, "-c", "4096", "--memory", "220M"]);
+        let plan = plan(path, &["--pairs", pair, "-c", "4096", "--memory", "230M"]);
         let best = &plan["recommended"][0];
         assert_eq!((best["k"].as_str(), best["v"].as_str()), (Some(k), Some(v)), "{plan}");
         let row = page.lines().find(|line| line.starts_with(&format!("| {k} / {v} ")));

@@ -357,9 +357,9 @@ fn eval_refuses_what_it_cannot_measure() {
     assert_error(&short, 1, &["512 tokens, one chunk 513"]);
     assert_error(&eval(&["-f", &bad, "--pairs", "f16"]), 1, &["not UTF-8"]);
     assert_error(
-        &eval(&["-f", &text, "--pairs", "turbo4/f16"]),
+        &eval(&["-f", &text, "--pairs", "q8_0/f16"]),
         1,
-        &["turbo4 / f16", "64", "use f16"],
+        &["q8_0 / f16", "multiple of 32", "use f16"],
     );
     assert_error(&eval(&["-f", &text, "--pairs", "turbo4+f16"]), 2, &["turbo4+f16"]);
     assert_error(&eval(&[]), 2, &["--file"]);
@@ -388,11 +388,16 @@ fn plan_says_what_fits() {
     assert_eq!(longest("50M"), [0, 0]);
 
     let folder = Folder::new(80);
-    let ran = turboquant(&["plan", &folder.model(), "--pairs", "turbo4"]);
+    let ran = turboquant(&["plan", &folder.model(), "--pairs", "turbo4", "q8_0"]);
     ran.assert_success();
-    assert!(ran.stdout.contains("multiple of 64"), "{}", ran.stdout);
+    for said in [
+        "turbo types pad heads of 80 values to 128; bits per value are then turbo4 6.80, turbo3 5.20",
+        "q8_0 needs a head_dim that is a multiple of 32",
+    ] {
+        assert!(ran.stdout.contains(said), "no {said:?} in: {}", ran.stdout);
+    }
     assert_eq!(
-        turboquant(&["plan", "-m", &folder.model(), "--pairs", "turbo4"]).stdout,
+        turboquant(&["plan", "-m", &folder.model(), "--pairs", "turbo4", "q8_0"]).stdout,
         ran.stdout
     );
     let bad = turboquant(&["plan", &model, "--memory", "lots"]);

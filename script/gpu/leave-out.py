@@ -31,7 +31,7 @@ DECLARED = {
     "fattn-tile.cuh": r"template <int DKQ, int DV>\nvoid ggml_cuda_flash_attn_ext_tile_case\(ggml_backend_cuda_context & ctx, ggml_tensor \* dst\)",
     "fattn-mma-f16.cuh": r"template <int DKQ, int DV, int ncols1, int ncols2>\n"
                          r"void ggml_cuda_flash_attn_ext_mma_f16_case\(ggml_backend_cuda_context & ctx, ggml_tensor \* dst\)",
-    "mmq.cuh": r"template <ggml_type type, ggml_prec prec_src1 = GGML_PREC_Q8>\n"
+    "mmq.cuh": r"template <ggml_type type, ggml_prec prec_src1(?: = GGML_PREC_Q8)?>\n"
                r"void mul_mat_q_case\(ggml_backend_cuda_context & ctx, const mmq_args & args, cudaStream_t stream\)",
 }
 
