@@ -166,6 +166,7 @@ TQ_FN path search(uint32_t costs0, uint32_t costs1, int l) {
 // A block's values as those of turbo-codec-thread.h.
 struct lane_values {
     float y[2];
+    float energy;
     float extent;
     int   exponent;
 };
@@ -184,7 +185,7 @@ TQ_FN float lanes_fold(float x0, float x1, int l) {
 }
 
 TQ_FN lane_values normalize(float x0, float x1, int l) {
-    lane_values v = { { x0, x1 }, 0.0f, 0 };
+    lane_values v = { { x0, x1 }, 0.0f, 0.0f, 0 };
 
     uint32_t peak = 0;
     TQ_UNROLL
@@ -205,7 +206,8 @@ TQ_FN lane_values normalize(float x0, float x1, int l) {
     v.y[0] = mul(v.y[0], factor);
     v.y[1] = mul(v.y[1], factor);
 
-    v.extent = extent_of(lanes_fold(mul(v.y[0], v.y[0]), mul(v.y[1], v.y[1]), l), mul(float_of(peak), factor));
+    v.energy = lanes_fold(mul(v.y[0], v.y[0]), mul(v.y[1], v.y[1]), l);
+    v.extent = extent_of(v.energy, mul(float_of(peak), factor));
     return v;
 }
 
@@ -233,8 +235,9 @@ template <int K> TQ_FN lane_candidate encode(lane_values v, int i, int l) {
     const int   c1 = level_of<K>((int) res.number[1]);
     const float xc = lanes_fold(mul(v.y[0], (float) c0), mul(v.y[1], (float) c1), l);
 
-    res.scale = div(xc, (float) lanes_sum(c0*c0 + c1*c1));
-    res.score = xc > 0.0f ? mul(xc, res.scale) : 0.0f;
+    const float least_squares = div(xc, (float) lanes_sum(c0*c0 + c1*c1));
+    res.score = xc > 0.0f ? mul(xc, least_squares) : 0.0f;
+    res.scale = res.score > 0.0f ? unbiased_scale(v.energy, xc, least_squares) : 0.0f;
     return res;
 }
 

@@ -14,6 +14,7 @@ namespace turbo {
 // A block at a magnitude at which nothing overflows: x = y * 2^exponent.
 struct values {
     const float * y; // QK of them
+    float energy;    // sum of their squares
     float extent;    // what scales are multiples of; 0: nothing but zeros can be coded
     int   exponent;
 };
@@ -38,7 +39,7 @@ TQ_FN float fold(running_sums s) {
 // j ^ offset, for offsets below N. All have to wait for each other before they look at y.
 template <int N, typename X, typename F> TQ_FN values normalize(const X & x, const F & other, int j, float * y) {
     constexpr int N_SUMS = 8/N; // of the running sums
-    values   v    = { y, 0.0f, 0 };
+    values   v    = { y, 0.0f, 0.0f, 0 };
     uint32_t peak = 0;
     float    own[QK/N];
     TQ_UNROLL
@@ -75,7 +76,8 @@ template <int N, typename X, typename F> TQ_FN values normalize(const X & x, con
             sums[i] = add(sums[i], sums[i + n/N]);
         }
     }
-    v.extent = is_zero(peak) ? 0.0f : extent_of(sums[0], mul(float_of(peak), factor));
+    v.energy = sums[0];
+    v.extent = is_zero(peak) ? 0.0f : extent_of(v.energy, mul(float_of(peak), factor));
     return v;
 }
 
@@ -259,7 +261,7 @@ TQ_FN uint32_t pick_byte(uint32_t x, uint32_t i) {
 // A block's code at one scale.
 template <int K> struct candidate {
     planes<K> index; // the path, then the index, low bit first
-    float     scale; // least squares
+    float     scale; // unbiased
     float     score; // energy that the code explains; 0: none
 };
 
@@ -309,9 +311,10 @@ template <int K> TQ_FN candidate<K> encode(values v, int i) {
     }
     res.index.w[0][0] = u.w[0];
     res.index.w[0][1] = u.w[1];
-    const float xc = fold(yc);
-    res.scale = div(xc, (float) cc);
-    res.score = xc > 0.0f ? mul(xc, res.scale) : 0.0f;
+    const float xc            = fold(yc);
+    const float least_squares = div(xc, (float) cc);
+    res.score = xc > 0.0f ? mul(xc, least_squares) : 0.0f;
+    res.scale = res.score > 0.0f ? unbiased_scale(v.energy, xc, least_squares) : 0.0f;
     return res;
 }
 

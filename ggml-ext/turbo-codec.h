@@ -382,7 +382,15 @@ template <int K> TQ_FN float factor_of(float extent, int i) {
     return div(TQ_GRID_STEPS, mul(extent, scale_of<K>(i)));
 }
 
-// f16's bits of the least-squares scale of a block that was divided by 2^exponent
+// A candidate's scale, with which the decoded block's projection on the block is the block. energy: of the block; product: of
+// it and the levels, above 0; least_squares: the scale with which the error is least, and the decoded block too short
+TQ_FN float unbiased_scale(float energy, float product, float least_squares) {
+    const float scale = div(energy, product);
+    const float limit = mul(TQ_SCALE_LIMIT, least_squares);
+    return scale < limit ? scale : limit;
+}
+
+// f16's bits of the scale of a block that was divided by 2^exponent
 TQ_FN uint16_t scale_bits(float scale, int exponent) {
     // in two exact steps: 2^exponent alone may be out of range
     const int first = exponent/2;

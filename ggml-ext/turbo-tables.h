@@ -25,6 +25,9 @@
 #define TQ_EXTENT_RMS 0.35f
 #define TQ_EXTENT_PEAK 0.26f
 
+// the most that an unbiased scale is, in scales of least squares
+#define TQ_SCALE_LIMIT 2.0f
+
 // the grid on which branches are looked up: its places, and its steps in a level's unit
 #define TQ_GRID_LEN 881
 #define TQ_GRID_STEPS 2

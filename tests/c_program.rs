@@ -162,7 +162,7 @@ fn the_decoder_in_the_format_page_decodes_its_examples() {
 /// The program's lines: a rate and an error for each type, the counter, and every kind of misuse.
 fn check_output(output: &str) {
     for (ty, bits, error) in
-        [("turbo2", "2.25", 0.0785), ("turbo3", "3.25", 0.0200), ("turbo4", "4.25", 0.0052)]
+        [("turbo2", "2.25", 0.0852), ("turbo3", "3.25", 0.0200), ("turbo4", "4.25", 0.0052)]
     {
         let start = format!("{ty}: {bits} bits per value, relative error ");
         let rest = output.lines().find_map(|line| line.strip_prefix(&start));

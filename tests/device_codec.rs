@@ -67,6 +67,22 @@ fn every_row_encodes_to_the_same_bits() {
     encodes::<4>();
 }
 
+fn is_coded_once<const K: usize>() {
+    let k = K.to_string();
+    let bytes = run(program(), &["encode", &k], bytes_of_rows(&rows()[..600]));
+    let decoded = run(program(), &["decode", &k], bytes.clone());
+    // Equal planes, and equal scales, however small they are.
+    assert!(run(program(), &["encode", &k], decoded) == bytes, "turbo{K}");
+}
+
+/// A context shift encodes what it has decoded; where nothing has turned, nothing changes.
+#[test]
+fn decoded_blocks_are_encoded_to_themselves() {
+    is_coded_once::<2>();
+    is_coded_once::<3>();
+    is_coded_once::<4>();
+}
+
 #[test]
 fn the_tables_are_not_stale() {
     let header = std::fs::read_to_string(root().join(tables::PATH)).expect("the header");

@@ -54,7 +54,7 @@ fn a_machine_without_problems_has_none() {
         "ok       kernels: ",
         best(),
         "self test",
-        "turbo2, 3 and 4 0.07",
+        "turbo2, 3 and 4 0.08",
         "memory",
         "processors",
         "0 problems",

@@ -1,5 +1,6 @@
 //! The encoder: the same codes on every ISA, the edge cases of the format, and its distortion.
 
+use llama_turboquant::codec::distortion::{projection, relative_mse};
 use llama_turboquant::codec::encode::encode;
 use llama_turboquant::codec::rng::SplitMix64;
 use llama_turboquant::codec::{Block, QK, TurboType, trellis};
@@ -69,25 +70,85 @@ fn round_trip(ty: TurboType, x: &[f32]) -> (Vec<f32>, u64) {
     (out, nonfinite)
 }
 
-fn relative_error(x: &[f32], y: &[f32]) -> f64 {
-    let square = |v: f64| v * v;
-    let error: f64 = x.iter().zip(y).map(|(x, y)| square(f64::from(*x) - f64::from(*y))).sum();
-    error / x.iter().map(|x| square(f64::from(*x))).sum::<f64>()
-}
-
 #[test]
 fn distortion_on_gaussians_is_as_promised() {
     let x = SplitMix64::new(3).gaussians(QK * 4000);
-    for (ty, promised) in TurboType::ALL.into_iter().zip([0.0770, 0.0197, 0.0051]) {
+    for (ty, promised) in TurboType::ALL.into_iter().zip([0.0834, 0.0195, 0.0048]) {
         let mut bytes = vec![0; row_bytes(ty, x.len()).unwrap()];
         quantize_rows(ty, QK, &x, &mut bytes).unwrap();
         let mut y = vec![0.0; x.len()];
         dequantize_row(ty, &bytes, &mut y).unwrap();
         let blocks = x.chunks_exact(QK).zip(y.chunks_exact(QK));
-        let mean = blocks.map(|(x, y)| relative_error(x, y)).sum::<f64>() / 4000.0;
+        let mean = blocks.map(|(x, y)| relative_mse(x, y)).sum::<f64>() / 4000.0;
         assert!(mean <= promised, "{}: {mean} above {promised}", ty.name());
         // Far below what the bits allow would mean that this test does not measure what it says.
         assert!(mean > 0.25f64.powi(ty.index_bits() as i32), "{}: {mean}", ty.name());
+    }
+}
+
+/// With a scale of least squares it would be the share of a block that is no error: 0.924, 0.981, 0.995.
+#[test]
+fn a_decoded_block_is_as_long_as_the_block_in_its_direction() {
+    const BLOCKS: usize = 4000;
+    let x = SplitMix64::new(13).gaussians(QK * BLOCKS);
+    let queries = SplitMix64::new(14).gaussians(QK * BLOCKS);
+    for ty in TurboType::ALL {
+        let mut bytes = vec![0; row_bytes(ty, x.len()).unwrap()];
+        quantize_rows(ty, QK, &x, &mut bytes).unwrap();
+        let mut y = vec![0.0; x.len()];
+        dequantize_row(ty, &bytes, &mut y).unwrap();
+
+        let blocks = x.as_chunks::<QK>().0.iter().zip(y.as_chunks::<QK>().0);
+        let (mut sum, mut products, mut squares) = (0.0, 0.0, 0.0);
+        for ((x, y), query) in blocks.zip(queries.as_chunks::<QK>().0) {
+            let length = projection(x, y);
+            // Half precision is off by 2^-11 at most.
+            assert!((length - 1.0).abs() < 5e-4, "{}: {length}", ty.name());
+            sum += length;
+            let dot = |a: &[f32; QK]| -> f64 {
+                a.iter().zip(query).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+            };
+            products += dot(x) * dot(y);
+            squares += dot(x) * dot(x);
+        }
+        let mean = sum / BLOCKS as f64;
+        assert!((mean - 1.0).abs() < 2e-5, "{}: {mean}", ty.name());
+        // So are products with other vectors, on average. Three standard errors of turbo2 are 0.014.
+        let slope = products / squares;
+        assert!((slope - 1.0).abs() < 0.02, "{}: {slope}", ty.name());
+    }
+}
+
+/// A context shift encodes what it has decoded; where nothing has turned, nothing changes.
+#[test]
+fn decoded_blocks_are_encoded_to_themselves() {
+    let mut rng = SplitMix64::new(15);
+    // Up to scales of half precision that have three bits.
+    let blocks = (0..1000).map(|i| {
+        let magnitude = 2f32.powi(i % 28 - 16);
+        std::array::from_fn(|_| rng.gaussian() as f32 * magnitude)
+    });
+    for x in blocks.collect::<Vec<[f32; QK]>>() {
+        for ty in TurboType::ALL {
+            let once = round_trip(ty, &x).0;
+            assert_eq!(round_trip(ty, &once).0, once, "{}", ty.name());
+        }
+    }
+}
+
+/// Small values that are all on one path, on which turbo2 has no level for the large one: a scale with which the projection
+/// is right would make the error up to ten times the block. It is limited to where the error is as large as the block.
+#[test]
+fn no_block_is_decoded_to_worse_than_zeros() {
+    for ty in TurboType::ALL {
+        let errors = (1..200).map(|i| {
+            let x: [f32; QK] =
+                std::array::from_fn(|e| if e == 17 { 1.0 } else { i as f32 / 2000.0 });
+            relative_mse(&x, &round_trip(ty, &x).0)
+        });
+        let worst = errors.fold(0.0, f64::max);
+        assert!(worst < 1.002, "{}: {worst}", ty.name());
+        assert!(ty != TurboType::Turbo2 || worst > 0.99, "the limit is met: {worst}");
     }
 }
 
@@ -120,10 +181,10 @@ fn huge_values_saturate_and_stay_finite() {
 fn magnitudes_within_f16_scales_do_not_matter() {
     let x = SplitMix64::new(11).gaussians(QK * 50);
     for ty in TurboType::ALL {
-        let reference = relative_error(&x, &round_trip(ty, &x).0);
+        let reference = relative_mse(&x, &round_trip(ty, &x).0);
         for exponent in [-8, -4, 6, 12] {
             let scaled: Vec<f32> = x.iter().map(|v| v * 2f32.powi(exponent)).collect();
-            let error = relative_error(&scaled, &round_trip(ty, &scaled).0);
+            let error = relative_mse(&scaled, &round_trip(ty, &scaled).0);
             assert!((error - reference).abs() < 0.01 * reference, "{} 2^{exponent}", ty.name());
         }
     }
@@ -197,8 +258,8 @@ fn golden_rows() {
 }
 
 const GOLDEN: [&str; 3] = [
-    "58301a112def044fca8fecae37709cd87b6f",
-    "1b311788bed4bf5e127d8cbd35fc7e18e96bec6637729cd85f6e",
-    "c0311ce925f02b395294e658675835cc31ce8c7c31fc7e187962eca737729cd8cf6f",
+    "9f301a112def044fca8fecae37709cd87b6f",
+    "30311788bed4bf5e127d8cbd35fc7e18e96bec6637729cd85f6e",
+    "c6311ce925f02b395294e658675835cc31ce8c7c31fc7e187962eca737729cd8cf6f",
 ];
 const GOLDEN_SUM: i32 = -10644;

@@ -60,6 +60,7 @@ void make_branches() {
 uint  values_at; // of the source
 float factor;    // 2^-exponent
 int   exponent;
+float energy;    // sum of their squares
 float extent;    // what scales are multiples of; 0: nothing but zeros can be coded
 
 // NaN and infinity are coded as 0
@@ -87,6 +88,7 @@ void normalize() {
     for (uint e = 0; e < QK_TURBO; ++e) {
         peak = max(peak, floatBitsToUint(value_bare(e)) & 0x7fffffff);
     }
+    energy   = 0.0;
     extent   = 0.0;
     exponent = 0;
     factor   = 1.0;
@@ -104,7 +106,8 @@ void normalize() {
             yy[i] = turbo_add(yy[i], turbo_mul(y, y));
         }
     }
-    const float rms = turbo_root(turbo_mul(fold(yy), 1.0/64.0));
+    energy = fold(yy);
+    const float rms = turbo_root(turbo_mul(energy, 1.0/64.0));
     extent = turbo_add(turbo_mul(TQ_EXTENT_RMS, rms), turbo_mul(TQ_EXTENT_PEAK, turbo_mul(uintBitsToFloat(peak), factor)));
 }
 
@@ -302,7 +305,7 @@ void main() {
     barrier();
 
     float steps = 0.0; // of the grid for y = 1
-    float scale = 0.0; // least squares
+    float scale = 0.0; // unbiased, as turbo-codec.h has it
     float score = 0.0; // energy that the code explains; 0: none
     uvec2 path  = uvec2(0);
     subset_planes z = subset_planes(uvec2(0), uvec2(0));
@@ -321,9 +324,12 @@ void main() {
                 cc += level*level;
             }
         }
-        const float xc = fold(yc);
-        scale = turbo_div(xc, float(cc));
-        score = xc > 0.0 ? turbo_mul(xc, scale) : 0.0;
+        const float xc            = fold(yc);
+        const float least_squares = turbo_div(xc, float(cc));
+        score = xc > 0.0 ? turbo_mul(xc, least_squares) : 0.0;
+        if (score > 0.0) {
+            scale = min(turbo_div(energy, xc), turbo_mul(TQ_SCALE_LIMIT, least_squares));
+        }
     }
 
     scores[gl_LocalInvocationIndex] = score;

@@ -3,10 +3,11 @@
 //! Alternates between encoding Gaussian blocks (tail-biting search, scale search and all) and moving
 //! each level to the centroid of the values that it coded, `sum(s x) / sum(s^2)` over its values `x`
 //! at their blocks' scales `s`. Levels are rounded to int8 before every pass, so what is trained is
-//! the grid that decodes. Deterministic: same seed, same tables.
+//! the grid that decodes. Scales are those of least squares: centroids are, too, and the error as a whole is
+//! least with both. Deterministic: same seed, same tables.
 
 use super::block::QK;
-use super::encode::{SCALES, Tables, encode_with, search};
+use super::encode::{Fit, SCALES, Tables, encode_to_fit, search};
 use super::rng::SplitMix64;
 use super::trellis;
 
@@ -17,7 +18,7 @@ pub struct Trained {
     pub levels: Vec<i8>,
     /// Scales for the encoder, as multiples of a block's extent.
     pub scales: [f32; SCALES],
-    /// Mean relative squared error over blocks that training did not see.
+    /// Mean relative squared error over blocks that training did not see, with scales of least squares.
     pub distortion: f64,
 }
 
@@ -64,7 +65,7 @@ pub fn train<const K: usize>(seed: u64, effort: Effort) -> Trained {
     }
 }
 
-/// Mean relative squared error of `blocks` under `tables`, with the scale as stored.
+/// Mean relative squared error of `blocks` under `tables`, with scales of least squares in half precision.
 pub fn distortion<const K: usize>(tables: &Tables, blocks: &[[f32; QK]]) -> f64 {
     let total: f64 = blocks
         .iter()
@@ -164,9 +165,9 @@ impl State {
     }
 }
 
-/// A block's scale, as stored, and its levels.
+/// A block's scale of least squares, in half precision, and its levels.
 fn code<const K: usize>(tables: &Tables, x: &[f32; QK]) -> (f64, [i8; QK]) {
-    let block = encode_with::<K>(x, tables, search::paths).block;
+    let block = encode_to_fit::<K>(x, tables, search::paths, Fit::LeastSquares).block;
     let table = &tables.levels[..2 << K];
     (f64::from(block.scale()), trellis::decode_with(&block, table))
 }

@@ -1,7 +1,8 @@
 //! ggml-ext/turbo-tables.h as it has to be.
 
 use llama_turboquant::codec::encode::{
-    EXTENT_PEAK, EXTENT_RMS, MAX_COST, MAX_INDEX, SCALES, STEPS_PER_UNIT, Tables, cost_unit, search,
+    EXTENT_PEAK, EXTENT_RMS, MAX_COST, MAX_INDEX, SCALE_LIMIT, SCALES, STEPS_PER_UNIT, Tables,
+    cost_unit, search,
 };
 use llama_turboquant::codec::{TurboType, levels};
 
@@ -43,6 +44,8 @@ pub fn header() -> String {
     define("the encoder's scales, and what they are multiples of", "TQ_SCALES", SCALES.to_string());
     define("", "TQ_EXTENT_RMS", float(EXTENT_RMS));
     define("", "TQ_EXTENT_PEAK", float(EXTENT_PEAK));
+    let comment = "the most that an unbiased scale is, in scales of least squares";
+    define(comment, "TQ_SCALE_LIMIT", float(SCALE_LIMIT));
     let comment =
         "the grid on which branches are looked up: its places, and its steps in a level's unit";
     define(comment, "TQ_GRID_LEN", (MAX_INDEX + 1).to_string());

@@ -12,7 +12,7 @@ use crate::codec::block::QK;
 pub const STATES: usize = 64;
 /// Values in view on either side of the wrap while its state is sought.
 ///
-/// Relative MSE x 1000 of turbo2 / turbo4 at 32: 76.8 / 4.88, 48: 76.3 / 4.84,
+/// Relative MSE x 1000 (least-squares scales) of turbo2 / turbo4 at 32: 76.8 / 4.88, 48: 76.3 / 4.84,
 /// 64: 76.1 / 4.83; time goes with 64 + 2 x this.
 pub const CONTEXT: usize = 48;
 /// Steps between subtractions of the least path cost, which keep costs within a byte.

@@ -93,9 +93,9 @@ fn build() -> Vec<Check> {
 
 /// Blocks of a known row, the same on every processor and in every version; the row is [`golden_row`].
 const GOLDEN: [&str; 3] = [
-    "58301a112def044fca8fecae37709cd87b6f",
-    "1b311788bed4bf5e127d8cbd35fc7e18e96bec6637729cd85f6e",
-    "c0311ce925f02b395294e658675835cc31ce8c7c31fc7e187962eca737729cd8cf6f",
+    "9f301a112def044fca8fecae37709cd87b6f",
+    "30311788bed4bf5e127d8cbd35fc7e18e96bec6637729cd85f6e",
+    "c6311ce925f02b395294e658675835cc31ce8c7c31fc7e187962eca737729cd8cf6f",
 ];
 
 fn golden_row() -> [f32; QK] {
@@ -103,7 +103,7 @@ fn golden_row() -> [f32; QK] {
 }
 
 /// Relative error on Gaussian values, by type.
-const ERRORS: [f64; 3] = [0.0762, 0.0189, 0.0047];
+const ERRORS: [f64; 3] = [0.0827, 0.0193, 0.0048];
 
 fn self_test(kernels: &Kernels) -> Check {
     let gaussians = SplitMix64::new(1).gaussians(512 * QK);
