@@ -48,6 +48,9 @@ pub const fn row_bytes(ty: TurboType, len: usize) -> Result<usize, RowError> {
 
 /// Encodes a row: how many of its values were NaN or infinite, which are coded as 0.
 ///
+/// Products with what is decoded are right on average, at the price of a squared error that is not the least (8% more
+/// of it for turbo2, 2% and 0.5% for the others).
+///
 /// `x`: n values, `n % 64 == 0`; for attention, already rotated. `out`: [`row_bytes`] bytes.
 pub fn quantize_row(ty: TurboType, x: &[f32], out: &mut [u8]) -> Result<u64, RowError> {
     check(ty, x.len(), out.len())?;

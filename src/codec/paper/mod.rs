@@ -4,7 +4,8 @@
 //! each coordinate by that density's Lloyd-Max codebook. [`TurboQuantMse`] stops there and has the
 //! least error of a vector; [`TurboQuantProd`] spends one of its bits on a sketch of what is left
 //! and estimates inner products without bias. Use them for embeddings and to reproduce the paper;
-//! the KV cache is better served by the turbo types, which have at least 30% less error at the same bits.
+//! the KV cache is better served by the turbo types, which have at least 29% less error at the same bits and
+//! products that are right on average, too.
 //!
 //! Source: Zandieh, Daliri, Hadian & Mirrokni 2025, "TurboQuant", arXiv:2504.19874.
 
