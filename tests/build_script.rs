@@ -500,7 +500,7 @@ fn a_missing_anchor_names_the_edit_the_source_and_the_pin() {
     let env = Env { llama_src: Some(src.clone()), ..bench.env.clone() };
     let error = tree::Tree::build(&env, &pin()).err().unwrap();
     for part in
-        ["0001-types.toml", "ggml/include/ggml.h", "is missing", "TQ_LLAMA_SRC", "0c1e57098"]
+        ["ggml.toml", "ggml/include/ggml.h", "is missing", "TQ_LLAMA_SRC", "0c1e57098"]
     {
         assert!(error.contains(part), "{part:?} is not in {error:?}");
     }

@@ -149,8 +149,8 @@ fn a_dry_run_says_all_and_changes_nothing() {
     let ran = patch(checkout.dir(), &[]);
     ran.assert_success();
     let line = |words: &[&str]| ran.stdout.lines().any(|l| words.iter().all(|w| l.contains(w)));
-    assert!(line(&["ggml/include/ggml.h", "+4 -1", "0001-types.toml"]), "{}", ran.stdout);
-    assert!(line(&["src/llama-turbo.cpp", "new, ", "0004-llama.toml"]), "{}", ran.stdout);
+    assert!(line(&["ggml/include/ggml.h", "+4 -1", "ggml.toml"]), "{}", ran.stdout);
+    assert!(line(&["src/llama-turbo.cpp", "new, ", "llama.toml"]), "{}", ran.stdout);
     assert!(line(&["files to change", "new", "--apply", "--diff"]), "{}", ran.stdout);
     assert!(files(checkout.dir()) == before);
 }
@@ -228,7 +228,7 @@ fn every_damaged_anchor_is_named_in_one_run() {
 
     let commit = llama_turboquant::llama::LLAMA_CPP;
     let words = [
-        "0002-cpu.toml",
+        "ggml-cpu.toml",
         file,
         anchor,
         "nothing was changed",
@@ -241,14 +241,14 @@ fn every_damaged_anchor_is_named_in_one_run() {
             let found = text.lines().position(|l| words.iter().all(|w| l.contains(w)));
             found.unwrap_or_else(|| panic!("no line has {words:?}: {text}"))
         };
-        let line = text.lines().nth(at(&["0002-cpu.toml", anchor, "is missing"]) + 1);
+        let line = text.lines().nth(at(&["ggml-cpu.toml", anchor, "is missing"]) + 1);
         let line = line.expect("the nearest");
         assert!(
             line.contains("nearest, line ") && line.ends_with("switch (dst->op_params[4]) {"),
             "{line}"
         );
-        at(&["0008-anchors.toml", other, "llama-hparams.h", "is missing"]);
-        at(&["0003-cache-types.toml", "common/arg.cpp", "No such file"]);
+        at(&["llama-graph.toml", other, "llama-hparams.h", "is missing"]);
+        at(&["common.toml", "common/arg.cpp", "No such file"]);
     }
     // All that are known are named, and the nearest.
     for name in

@@ -26,7 +26,7 @@ pub use plan::{Done, Plan, fit, is_applied, plan};
 /// How many lines behind the anchor `then` may be.
 const THEN_LINES: usize = 40;
 
-/// One file of edits, `NNNN-what.toml`.
+/// One file of edits: those of an area of upstream, `AREA.toml`.
 #[derive(Debug, Clone)]
 pub struct EditFile {
     /// File name, for reports.

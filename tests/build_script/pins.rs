@@ -31,6 +31,39 @@ fn all_edits_fit_every_pin() {
     }
 }
 
+/// So that no edit waits for another, and upstream's changes are told apart from ours.
+#[test]
+fn anchors_are_upstream_s_own_text_and_the_order_does_not_matter() {
+    let env = Env { root: ROOT.into(), ..Env::from_process().unwrap() };
+    let edits = edit_file::read_all(&env.root.join("vendor/edits")).unwrap();
+    let mut backwards: Vec<_> = edits.iter().cloned().rev().collect();
+    backwards.iter_mut().for_each(|file| file.edit.reverse());
+    let ext = env.root.join("ggml-ext");
+    for pin in pins().all() {
+        let env = Env { llama_src: None, llama_sdist: None, ..env.clone() };
+        let source = fetch::source(&env, pin).unwrap();
+        let mut wrong = Vec::new();
+        for (file, edit) in edits.iter().flat_map(|f| f.edit.iter().map(move |e| (f, e))) {
+            let Some(form) = edit.forms(&[&pin.name]).first().copied() else { continue };
+            let text = fs::read_to_string(source.dir.join(&edit.file)).unwrap();
+            match form.apply(&file.name, &text) {
+                Ok((_, edit::Outcome::Applied)) => {}
+                Ok(_) => wrong.push(format!("{}: {:?} is upstream's", edit.file, edit.anchor)),
+                Err(error) => wrong.push(error.to_string()),
+            }
+        }
+        assert!(wrong.is_empty(), "{}: {}:\n{}", pin.name, wrong.len(), wrong.join("\n"));
+
+        let plan = |edits: &[edit::EditFile]| {
+            edit::plan(&source.dir, edits, &[&pin.name], &|from| fs::read(ext.join(from))).unwrap()
+        };
+        for (one, other) in plan(&edits).changes.iter().zip(&plan(&backwards).changes) {
+            assert_eq!(one.file, other.file);
+            assert!(one.new == other.new, "{}: the order of its edits matters", one.file);
+        }
+    }
+}
+
 #[test]
 fn edits_name_pins_that_there_are() {
     let edits = edit_file::read_all(&Path::new(ROOT).join("vendor/edits")).unwrap();
