@@ -27,12 +27,12 @@ pub fn generate(root: &Path, pin: &Pin, src: &Path) -> Result<()> {
         .newtype_enum("ggml_type")
         .raw_line("// Generated from llama.h and llama-kv-calib.h by `cargo build --features bindgen`; do not edit.");
     write(llama, &to(&format!("bindings_{}.rs", pin.name)))?;
-    let fence = builder(src, &root.join("ggml-ext/turbo-api.h"))?
+    let fence = builder(src, &root.join("ggml-ext/tools/turboquant/turbo-api.h"))?
         .allowlist_function("tq_.*")
         .allowlist_type("tq_.*")
         .allowlist_recursively(false)
         .derive_default(true)
-        .raw_line("// Generated from ggml-ext/turbo-api.h by `cargo build --features bindgen`; do not edit.")
+        .raw_line("// Generated from ggml-ext/tools/turboquant/turbo-api.h by `cargo build --features bindgen`; do not edit.")
         .raw_line("use super::*;");
     write(fence, &to("fence.rs"))
 }

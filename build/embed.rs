@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Result;
 use super::edit::{Edit, EditFile};
+use super::overlay;
 use super::pin::Pins;
 
 /// Writes `edits.rs` to `out`: `edits()`, `PINS` and `FILES`, the names and texts of the files of ours.
@@ -47,7 +48,7 @@ fn source(root: &Path, pins: &Pins, edits: &[EditFile]) -> String {
     }
     text += "];\n\npub const FILES: &[(&str, &str)] = &[\n";
     for copy in edits.iter().flat_map(|file| &file.copy) {
-        let path = root.join("ggml-ext").join(&copy.from);
+        let path = root.join(overlay::FOLDER).join(&copy.from);
         let _ =
             writeln!(text, "({:?}, include_str!({:?})),", copy.from, path.display().to_string());
     }

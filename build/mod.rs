@@ -1,8 +1,8 @@
 //! The build script's parts, in the order of use.
 //!
-//! `pin` says which llama.cpp, `fetch` obtains its source, `edit` applies the edits to a copy,
-//! `gpu` checks what a GPU back end needs, `tree` keeps that copy and its build in the folder of `cache` that `key`
-//! names, `cmake` builds it, `link` tells Cargo.
+//! `pin` says which llama.cpp, `fetch` obtains its source, `overlay` knows the edits and the files of ours, `edit` applies
+//! them to a copy, `gpu` checks what a GPU back end needs, `tree` keeps that copy and its build in the folder of `cache`
+//! that `key` names, `cmake` builds it, `link` tells Cargo.
 //! `embed` gives the edits to `turboquant patch`.
 
 #[cfg(all(feature = "bindgen", not(test)))]
@@ -19,6 +19,7 @@ pub mod fetch;
 pub mod gpu;
 pub mod key;
 pub mod link;
+pub mod overlay;
 pub mod pin;
 pub mod tree;
 
@@ -36,7 +37,7 @@ pub fn run() -> Result<()> {
     let out_dir = folder("OUT_DIR");
     let root = folder("CARGO_MANIFEST_DIR");
     let pins = pin::Pins::read(&root.join("vendor/llama.cpp.toml"))?;
-    let edits = edit_file::read_all(&root.join("vendor/edits")).map_err(|e| e.to_string())?;
+    let edits = overlay::read(&root)?;
     embed::generate(&root, &pins, &edits, &out_dir)?;
     if std::env::var_os("DOCS_RS").is_some() {
         // no network, and nothing is linked

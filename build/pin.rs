@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Result;
 use super::edit::{self, EditFile};
 use super::env::{self, Env};
+use super::overlay;
 
 /// All that are known.
 #[derive(Debug, Clone, Deserialize)]
@@ -119,7 +120,7 @@ impl Pins {
         let name = match (&env.llama_pin, &env.llama_src) {
             (Some(name), _) => name.as_str(),
             (None, Some(dir)) => {
-                let ext = env.root.join("ggml-ext");
+                let ext = env.root.join(overlay::FOLDER);
                 let found = edit::fit(dir, edits, &names, &|from| std::fs::read(ext.join(from)));
                 let found = found.map_err(|e| format!("{}: {e}", env::LLAMA_SRC))?;
                 found.first().map_or(self.default.as_str(), |(name, _)| name)

@@ -7,7 +7,7 @@ use super::cache::Cache;
 use super::edit::{self, EditFile};
 use super::env::{self, Env};
 use super::pin::Pin;
-use super::{Result, cmake, edit_file, fetch, key};
+use super::{Result, cmake, fetch, key, overlay};
 
 /// `<cache>/build/<key>/{src,out}`.
 pub struct Tree {
@@ -27,8 +27,7 @@ impl Tree {
     /// touched. Cargo processes that want the same tree wait for each other. After a build, trees that were not used
     /// for long are removed, as far as the limit wants it.
     pub fn build(env: &Env, pin: &Pin) -> Result<Self> {
-        let edits =
-            edit_file::read_all(&env.root.join("vendor/edits")).map_err(|e| e.to_string())?;
+        let edits = overlay::read(&env.root)?;
         let found = key::of(env, pin)?;
         let (key, cache) = (found.key, &env.cache);
         let dir = cache.tree(&key);
@@ -78,7 +77,7 @@ pub fn make_source(env: &Env, pin: &Pin, edits: &[EditFile], src: &Path) -> Resu
     let _ = fs::remove_dir_all(&tmp);
     fetch::copy_tree(&source.dir, &tmp)
         .map_err(|e| format!("copying {}: {e}", source.dir.display()))?;
-    let ext = env.root.join("ggml-ext");
+    let ext = env.root.join(overlay::FOLDER);
     edit::apply_all(&tmp, edits, &pin.order(), &|from| fs::read(ext.join(from))).map_err(|e| {
         let (found, else_) = match &env.llama_src {
             Some(dir) => (format!("{} ({})", dir.display(), env::LLAMA_SRC), ", which is the nearest to it"),

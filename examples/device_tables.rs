@@ -1,4 +1,4 @@
-//! Writes ggml-ext/turbo-tables.h, the numbers that the devices' codec has from the Rust one.
+//! Writes ggml-ext/ggml/src/turbo-tables.h, the numbers that the devices' codec has from the Rust one.
 //!
 //!     cargo run --no-default-features --example device_tables
 //!

@@ -1,4 +1,4 @@
-//! Writes llama.cpp's source with the edits of vendor/edits to a folder. Nothing is built, and no C compiler is needed.
+//! Writes llama.cpp's source with the edits of vendor/edits and the files of ggml-ext to a folder. Nothing is built, and no C compiler is needed.
 //!
 //!     cargo run --no-default-features --example edited_source -- DIR
 //!
@@ -10,7 +10,7 @@ mod build;
 
 use std::path::PathBuf;
 
-use build::{edit_file, env::Env, pin::Pins, tree};
+use build::{env::Env, overlay, pin::Pins, tree};
 
 fn main() {
     if let Err(message) = run() {
@@ -33,7 +33,7 @@ fn run() -> build::Result<()> {
     // `cargo run` says where the package is.
     let env = Env::from_process()?;
     let pins = Pins::read(&env.root.join("vendor/llama.cpp.toml"))?;
-    let edits = edit_file::read_all(&env.root.join("vendor/edits")).map_err(|e| e.to_string())?;
+    let edits = overlay::read(&env.root)?;
     let pin = pins.choose(&env, &edits)?;
     tree::make_source(&env, &pin, &edits, &dir)
 }

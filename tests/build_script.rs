@@ -4,6 +4,8 @@
 mod build;
 #[path = "build_script/cache.rs"]
 mod cached;
+#[path = "build_script/overlay.rs"]
+mod overlaid;
 #[path = "build_script/pins.rs"]
 mod pinned;
 #[path = "build_script/scripts.rs"]
@@ -499,9 +501,7 @@ fn a_missing_anchor_names_the_edit_the_source_and_the_pin() {
     fs::write(src.join("ggml/include/ggml.h"), "enum ggml_type { NOTHING };\n").unwrap();
     let env = Env { llama_src: Some(src.clone()), ..bench.env.clone() };
     let error = tree::Tree::build(&env, &pin()).err().unwrap();
-    for part in
-        ["ggml.toml", "ggml/include/ggml.h", "is missing", "TQ_LLAMA_SRC", "0c1e57098"]
-    {
+    for part in ["ggml.toml", "ggml/include/ggml.h", "is missing", "TQ_LLAMA_SRC", "0c1e57098"] {
         assert!(error.contains(part), "{part:?} is not in {error:?}");
     }
     assert_eq!(fs::read_dir(&src).unwrap().count(), 1, "the user's checkout stays as it was");
@@ -515,5 +515,6 @@ fn every_edit_is_listed_in_the_index() {
     assert!(edits.len() >= 7);
     for file in &edits {
         assert!(index.contains(&file.name), "{} is not in vendor/README.md", file.name);
+        assert!(file.copy.is_empty(), "{}: files to copy are in ggml-ext", file.name);
     }
 }

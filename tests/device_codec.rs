@@ -1,4 +1,4 @@
-//! The devices' codec (ggml-ext/turbo-codec.h), compiled for the host: the Rust core's bit for bit.
+//! The devices' codec (ggml-ext/ggml/src/turbo-codec.h), compiled for the host: the Rust core's bit for bit.
 //!
 //! Needs a C++ compiler (`CXX`, else `c++`).
 #![cfg(unix)]
@@ -23,7 +23,8 @@ use llama_turboquant::codec::{Block, QK, trellis};
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        compile("device-codec", &["codec.cpp"], &[Path::new("ggml-ext")], &[]).expect("the codec")
+        compile("device-codec", &["codec.cpp"], &[Path::new("ggml-ext/ggml/src")], &[])
+            .expect("the codec")
     })
 }
 
@@ -98,7 +99,7 @@ fn another_level_is_noticed() {
     let tables = tables.replace("-54, -47,", "-54, -46,");
     std::fs::write(dir.path().join("turbo-tables.h"), tables).expect("writing");
     for header in ["turbo-codec.h", "turbo-codec-thread.h"] {
-        std::fs::copy(root().join("ggml-ext").join(header), dir.path().join(header))
+        std::fs::copy(root().join("ggml-ext/ggml/src").join(header), dir.path().join(header))
             .expect("writing");
     }
     let program =

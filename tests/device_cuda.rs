@@ -22,7 +22,9 @@ use llama_turboquant::codec::{Block, QK, trellis};
 
 /// A program of tests/device/cuda.
 fn program(name: &str, source: &str) -> PathBuf {
-    let headers = ["tests/device", "tests/device/cuda", "ggml-ext", "ggml-ext/cuda"].map(Path::new);
+    let headers =
+        ["tests/device", "tests/device/cuda", "ggml-ext/ggml/src", "ggml-ext/ggml/src/ggml-cuda"]
+            .map(Path::new);
     compile(name, &[source, "fibers.cpp"], &headers, &[]).unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -40,14 +40,14 @@ fn program(head_dim: usize) -> PathBuf {
     if let Some((_, program)) = compiled.iter().find(|(dim, _)| *dim == head_dim) {
         return program.clone();
     }
-    let program = compile_for(head_dim, "cuda-attention", Path::new("ggml-ext/cuda"));
+    let program = compile_for(head_dim, "cuda-attention", Path::new("ggml-ext/ggml/src/ggml-cuda"));
     compiled.push((head_dim, program.clone()));
     program
 }
 
 /// It, with the kernels of a folder.
 fn compile_for(head_dim: usize, name: &str, kernels: &Path) -> PathBuf {
-    let headers = ["tests/device", "tests/device/cuda", "ggml-ext"].map(Path::new);
+    let headers = ["tests/device", "tests/device/cuda", "ggml-ext/ggml/src"].map(Path::new);
     let headers = [&headers[..], &[kernels]].concat();
     let (name, define) = (format!("{name}-{head_dim}"), format!("HEAD_DIM={head_dim}"));
     let program = compile(&name, &["cuda/attention.cpp", "fibers.cpp"], &headers, &[&define]);
@@ -74,8 +74,14 @@ fn check(case: Case, splits: usize) {
 /// The kernels that script/gpu/logits.cu measures.
 #[test]
 fn logits_alone() {
-    let headers = ["tests/device", "tests/device/cuda", "ggml-ext", "ggml-ext/cuda", "script/gpu"]
-        .map(Path::new);
+    let headers = [
+        "tests/device",
+        "tests/device/cuda",
+        "ggml-ext/ggml/src",
+        "ggml-ext/ggml/src/ggml-cuda",
+        "script/gpu",
+    ]
+    .map(Path::new);
     let program = compile("cuda-logits", &["cuda/logits.cpp", "fibers.cpp"], &headers, &[]);
     let program = program.unwrap_or_else(|error| panic!("{error}"));
     let output = std::process::Command::new(program).output().expect("a program that runs");
@@ -239,7 +245,7 @@ fn a_mutation_is_noticed() {
         ),
     ] {
         let dir = tempfile::tempdir().expect("a folder");
-        let kernels = host::root().join("ggml-ext/cuda");
+        let kernels = host::root().join("ggml-ext/ggml/src/ggml-cuda");
         for entry in std::fs::read_dir(kernels).expect("the kernels") {
             let path = entry.expect("a file").path();
             let text = std::fs::read_to_string(&path).expect("a text");

@@ -29,7 +29,7 @@ fn run() -> String {
     for folder in ["src/ggml/include", "src/ggml/src"] {
         command.arg("-isystem").arg(tree.join(folder));
     }
-    command.arg("-I").arg(root.join("ggml-ext/cuda"));
+    command.arg("-I").arg(root.join("ggml-ext/ggml/src/ggml-cuda"));
     command.arg(root.join("tests/device/cuda/writes.cpp"));
     command.arg(tree.join("out/ggml/src/libggml-base.a")).args(["-lpthread", "-lm"]);
     if cfg!(target_os = "linux") {

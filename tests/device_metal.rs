@@ -505,14 +505,14 @@ fn keeps_address_spaces(from: &str, to: &str) -> bool {
     ];
     let mut seen = [false; 4];
     let files = [
-        "metal/turbo-metal.h",
-        "metal/turbo-anchors.h",
+        "ggml-metal/kernels/turbo-metal.h",
+        "ggml-metal/kernels/turbo-anchors.h",
         "turbo-codec-lanes.h",
         "turbo-codec.h",
         "turbo-tables.h",
     ];
     for file in files {
-        let path = root.join("ggml-ext").join(file);
+        let path = root.join("ggml-ext/ggml/src").join(file);
         let mut text = std::fs::read_to_string(&path).expect("a header");
         for ((from, to), seen) in conversions.iter().zip(&mut seen) {
             *seen |= text.contains(from);

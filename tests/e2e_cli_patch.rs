@@ -150,7 +150,7 @@ fn a_dry_run_says_all_and_changes_nothing() {
     ran.assert_success();
     let line = |words: &[&str]| ran.stdout.lines().any(|l| words.iter().all(|w| l.contains(w)));
     assert!(line(&["ggml/include/ggml.h", "+4 -1", "ggml.toml"]), "{}", ran.stdout);
-    assert!(line(&["src/llama-turbo.cpp", "new, ", "llama.toml"]), "{}", ran.stdout);
+    assert!(line(&["src/llama-turbo.cpp", "new, ", "ggml-ext/src"]), "{}", ran.stdout);
     assert!(line(&["files to change", "new", "--apply", "--diff"]), "{}", ran.stdout);
     assert!(files(checkout.dir()) == before);
 }

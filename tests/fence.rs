@@ -88,7 +88,7 @@ fn assert_same(header: &Declarations, bindings: &Declarations, prefix: &str, n: 
 
 #[test]
 fn bindings_have_what_turbo_api_h_declares() {
-    let header = c::declarations(include_str!("../ggml-ext/turbo-api.h"), "tq_");
+    let header = c::declarations(include_str!("../ggml-ext/tools/turboquant/turbo-api.h"), "tq_");
     let bindings = rust::declarations(include_str!("../src/llama/sys/fence.rs"));
     assert!(header.functions["tq_api_error"].0.is_empty(), "{header:?}");
     assert_same(&header, &bindings, "tq_", [35, 3, 0]);

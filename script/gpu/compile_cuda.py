@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compiles CUDA sources of an edited llama.cpp and reads what ptxas says about the kernels. Part of script/gpu/test-cuda.
 
-    compile_cuda.py --nvcc NVCC --tree DIR --sources FILE --edits DIR --results DIR [--arch 90]... [--jobs N]
+    compile_cuda.py --nvcc NVCC --tree DIR --sources FILE --ours DIR --results DIR [--arch 90]... [--jobs N]
     compile_cuda.py --self-test [--nvcc NVCC]
 
-Warnings are errors. A kernel of ours that spills registers is an error: one in a file that the edits add, or one that names a
+Warnings are errors. A kernel of ours that spills registers is an error: one in a file of --ours, ggml-ext, or one that names a
 turbo type. What was compiled is kept by content (source, headers, flags, compiler), so that only what changed is compiled
 again.
 """
@@ -159,16 +159,15 @@ class Compiler:
                     pass
 
 
-def find_sources(tree, listing, edits):
+def find_sources(tree, listing, added):
     """The files to compile, and those of them that are ours."""
     base = tree / "ggml/src/ggml-cuda"
     sources, ours, wrong = [], set(), []
-    for edit in sorted(edits.glob("*.toml")):
-        for to in re.findall(r'^to\s*=\s*"([^"]+)"', edit.read_text(), re.MULTILINE):
-            if to.endswith((".cu", ".cuh")):
-                ours.add(tree / to)
-                if to.endswith(".cu"):
-                    sources.append(tree / to)
+    for path in sorted(added.rglob("*.cu*")):
+        path = tree / path.relative_to(added)
+        ours.add(path)
+        if path.suffix == ".cu":
+            sources.append(path)
     for line in listing.read_text().splitlines():
         pattern = line.split("#")[0].strip()
         if not pattern:
@@ -191,7 +190,7 @@ def table(rows, header):
 
 def check(args):
     tree = args.tree.resolve()
-    sources, ours = find_sources(tree, args.sources, args.edits)
+    sources, ours = find_sources(tree, args.sources, args.ours)
     args.results.mkdir(parents=True, exist_ok=True)
     flags = list(FLAGS)
     for k in FA_TYPES:
@@ -338,15 +337,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--self-test", action="store_true")
     parser.add_argument("--nvcc")
-    for name in ("--tree", "--sources", "--edits", "--results"):
+    for name in ("--tree", "--sources", "--ours", "--results"):
         parser.add_argument(name, type=pathlib.Path)
     parser.add_argument("--arch", action="append")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
     if args.self_test:
         return self_test(args)
-    if not all((args.nvcc, args.tree, args.sources, args.edits, args.results)):
-        parser.error("--nvcc, --tree, --sources, --edits and --results are needed")
+    if not all((args.nvcc, args.tree, args.sources, args.ours, args.results)):
+        parser.error("--nvcc, --tree, --sources, --ours and --results are needed")
     return check(args)
 
 

@@ -1,6 +1,6 @@
 //! Scales of key channels for C++ that captured a layer: plain structs, checked here, fitted in Rust.
 //!
-//! Declared in `ggml-ext/turbo-calibrate.h`.
+//! Declared in `ggml-ext/src/turbo-calibrate.h`.
 
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,6 +1,6 @@
 //! Callbacks in the shape of ggml's type traits: hot, infallible, called with whole rows.
 //!
-//! Declared in `ggml-ext/turbo.h`. A panic here would be a bug of ours; in an `extern "C"` function
+//! Declared in `ggml-ext/ggml/src/turbo.h`. A panic here would be a bug of ours; in an `extern "C"` function
 //! it aborts with its message instead of unwinding into C.
 
 use crate::codec::{Block, QK};

@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn they_are_those_of_the_tools() {
-        let tools = include_str!("../../ggml-ext/turbo-args.h");
+        let tools = include_str!("../../ggml-ext/common/turbo-args.h");
         for preset in KvPreset::ALL {
             let (k, v) = preset.types();
             let row: String = tools

@@ -1,5 +1,5 @@
 //! The C API of llama.cpp, unchanged, and [`fence`], what the safe API calls of it. Unsafe and undocumented
-//! here: see llama.h and ggml-ext/turbo-api.h.
+//! here: see llama.h and ggml-ext/tools/turboquant/turbo-api.h.
 //!
 //! `sys/bindings_NAME.rs` is generated from the edited llama.h of the pin NAME (vendor/llama.cpp.toml), and `sys/fence.rs`
 //! from turbo-api.h. All are checked in; `script/bindings` regenerates them.

@@ -14,7 +14,7 @@ pub enum Tool {
     Server,
 }
 
-// ggml-ext/tools-main.cpp. None of them lets an exception out.
+// ggml-ext/tools/turboquant/main.cpp. None of them lets an exception out.
 unsafe extern "C" {
     fn tq_main_llama_bench(argc: c_int, argv: *mut *mut c_char) -> c_int;
     fn tq_main_llama_cli(argc: c_int, argv: *mut *mut c_char) -> c_int;

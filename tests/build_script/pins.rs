@@ -6,7 +6,7 @@ use std::path::Path;
 use super::build::edit;
 use super::build::env::Env;
 use super::build::pin::{Package, Pin, Pins, Registry};
-use super::build::{edit_file, fetch, key};
+use super::build::{edit_file, fetch, key, overlay};
 use super::{Bench, archive, pins, small_pin};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -15,8 +15,8 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 #[test]
 fn all_edits_fit_every_pin() {
     let env = Env { root: ROOT.into(), ..Env::from_process().unwrap() };
-    let edits = edit_file::read_all(&env.root.join("vendor/edits")).unwrap();
-    let ext = env.root.join("ggml-ext");
+    let edits = overlay::read(&env.root).unwrap();
+    let ext = env.root.join(overlay::FOLDER);
     for pin in pins().all() {
         let env = Env { llama_src: None, llama_sdist: None, ..env.clone() };
         let source = fetch::source(&env, pin).unwrap();
@@ -35,10 +35,10 @@ fn all_edits_fit_every_pin() {
 #[test]
 fn anchors_are_upstream_s_own_text_and_the_order_does_not_matter() {
     let env = Env { root: ROOT.into(), ..Env::from_process().unwrap() };
-    let edits = edit_file::read_all(&env.root.join("vendor/edits")).unwrap();
+    let edits = overlay::read(&env.root).unwrap();
     let mut backwards: Vec<_> = edits.iter().cloned().rev().collect();
     backwards.iter_mut().for_each(|file| file.edit.reverse());
-    let ext = env.root.join("ggml-ext");
+    let ext = env.root.join(overlay::FOLDER);
     for pin in pins().all() {
         let env = Env { llama_src: None, llama_sdist: None, ..env.clone() };
         let source = fetch::source(&env, pin).unwrap();

@@ -1,4 +1,4 @@
-//! ggml-ext/turbo-tables.h as it has to be.
+//! ggml-ext/ggml/src/turbo-tables.h as it has to be.
 
 use llama_turboquant::codec::encode::{
     EXTENT_PEAK, EXTENT_RMS, MAX_COST, MAX_INDEX, SCALE_LIMIT, SCALES, STEPS_PER_UNIT, Tables,
@@ -7,7 +7,7 @@ use llama_turboquant::codec::encode::{
 use llama_turboquant::codec::{TurboType, levels};
 
 /// Where it is.
-pub const PATH: &str = "ggml-ext/turbo-tables.h";
+pub const PATH: &str = "ggml-ext/ggml/src/turbo-tables.h";
 
 /// The whole file.
 pub fn header() -> String {

@@ -31,7 +31,7 @@ fn grammar_limit() -> (usize, &'static [&'static str]) {
     }
 }
 
-/// Limits of ggml-ext/turbo-limits.h and its neighbours.
+/// Limits of ggml-ext/src/turbo-limits.h and its neighbours.
 const TEMPLATE: usize = 100;
 const SCHEMA: usize = 100;
 const OPTIONAL: usize = 500;

@@ -6,7 +6,7 @@ from . import speed
 from .operators import COLOUR
 from .steps import Part, Step
 
-N_TOKENS, N_LAYERS = 512, 8  # of ggml-ext/test-turbo-perf.h, and of the model of random weights
+N_TOKENS, N_LAYERS = 512, 8  # of ggml-ext/tests/test-turbo-perf.h, and of the model of random weights
 
 
 def times(text, operator):
