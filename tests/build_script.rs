@@ -10,6 +10,8 @@ mod overlaid;
 mod pinned;
 #[path = "build_script/scripts.rs"]
 mod scripts;
+#[path = "build_script/upstream.rs"]
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,13 +1,20 @@
 #include "llama-kv-state.h"
 
 #include "ggml.h"
+#include "llama-hparams.h"
 #include "llama-impl.h"
 #include "llama-io.h"
+#include "llama-turbo.h"
 
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <vector>
+
+// bits beside a number of layers, and none is another's
+static_assert((LLAMA_TURBO_STATE_ANCHORS & LLAMA_TURBO_STATE_SCALES) == 0, "two bits are one");
+static_assert(((LLAMA_TURBO_STATE_ANCHORS | LLAMA_TURBO_STATE_SCALES) & LLAMA_KV_STATE_ROT) == 0, "two bits are one");
+static_assert(LLAMA_MAX_LAYERS < LLAMA_KV_STATE_ROT_V, "a number of layers reaches the bits beside it");
 
 // ggml reads numbers of up to 8 bytes, and states in memory begin at any byte
 static bool is_finite(ggml_type type, const uint8_t * data, size_t size) {

@@ -12,6 +12,10 @@
 #include <stdexcept>
 #include <vector>
 
+// set beside a version of upstream's
+static_assert((LLAMA_SESSION_VERSION & LLAMA_STATE_SEALED) == 0, "the version of sessions reaches the mark of a seal");
+static_assert((LLAMA_STATE_SEQ_VERSION & LLAMA_STATE_SEALED) == 0, "the version of sequences reaches the mark of a seal");
+
 static const uint8_t MAGIC[8] = { 't', 'q', 's', 't', 'a', 't', 'e', '1' };
 
 static constexpr size_t N_HEAD = sizeof(llama_state_head);

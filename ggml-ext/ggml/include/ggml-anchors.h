@@ -19,6 +19,10 @@ extern "C" {
 #define GGML_FLASH_ATTN_EXT_SRC_ANCHORS    5 // m: F16 [n_embd_head, n_anchors, n_head of K, n_batch of K]
 #define GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS 6 // I32 [n_kv, n_batch of K], negative: none
 
+#if GGML_MAX_SRC <= GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS
+#error "operators have too few sources for anchors"
+#endif
+
 static inline void ggml_flash_attn_ext_add_anchors(
         struct ggml_tensor * a,
         struct ggml_tensor * anchors,
@@ -30,6 +34,9 @@ static inline void ggml_flash_attn_ext_add_anchors(
     const struct ggml_tensor * k = a->src[1];
     GGML_ASSERT(anchors->ne[0] == k->ne[0] && anchors->ne[2] == k->ne[2] && anchors->ne[3] == k->ne[3]);
     GGML_ASSERT(ids->ne[0] == k->ne[1] && ids->ne[1] == k->ne[3]);
+
+    // a source that upstream has come to use
+    GGML_ASSERT(a->src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS] == NULL && a->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS] == NULL);
 
     a->src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS]    = anchors;
     a->src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS] = ids;
