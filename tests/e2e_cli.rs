@@ -208,7 +208,7 @@ fn a_real_answer() {
     let model = model.to_str().expect("a path in UTF-8");
     for tool in [COMPLETION, CLI] {
         for scales in [&[][..], &["--kv-calib", "off"]] {
-            let args = [&["-ctk", "turbo4", "-ctv", "turbo2"], scales].concat();
+            let args = [&["-ctk", "turbo4", "-ctv", "turbo3"], scales].concat();
             let answer = complete(tool, model, &args, &[]);
             answer.assert_success();
             assert!(answer.stdout.contains("Paris"), "{tool} {scales:?}: {}", answer.text());
