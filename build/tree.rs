@@ -53,7 +53,10 @@ impl Tree {
             return Ok(tree);
         }
         if !tree.src.is_dir() {
-            make_source(env, pin, &edits, &tree.src)?;
+            let from = make_source(env, pin, &edits, &tree.src)?;
+            // For tests that compare the two.
+            fs::write(tree.dir.join("source"), from.as_os_str().as_encoded_bytes())
+                .map_err(show)?;
         }
         cmake::build(env, pin, &found.cmake, &tree.src, &tree.out, &lock)?;
         cache.set_built(&key)?;
@@ -70,8 +73,8 @@ impl Tree {
     }
 }
 
-/// Copies the source to `src` and applies the edits. `src` appears whole or not at all.
-pub fn make_source(env: &Env, pin: &Pin, edits: &[EditFile], src: &Path) -> Result<()> {
+/// Copies the source to `src` and applies the edits. `src` appears whole or not at all. Returns what it is a copy of.
+pub fn make_source(env: &Env, pin: &Pin, edits: &[EditFile], src: &Path) -> Result<PathBuf> {
     let source = fetch::source(env, pin)?;
     let tmp = src.with_extension("tmp");
     let _ = fs::remove_dir_all(&tmp);
@@ -91,5 +94,6 @@ pub fn make_source(env: &Env, pin: &Pin, edits: &[EditFile], src: &Path) -> Resu
             env::LLAMA_SRC
         )
     })?;
-    fs::rename(&tmp, src).map_err(|e| format!("{}: {e}", src.display()))
+    fs::rename(&tmp, src).map_err(|e| format!("{}: {e}", src.display()))?;
+    Ok(source.dir)
 }

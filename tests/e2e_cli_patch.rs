@@ -111,18 +111,11 @@ impl Checkout {
     }
 }
 
-/// The unedited source, where build.rs keeps it: <cache>/source/<commit>-<hash>, beside <cache>/build/<key>.
+/// The unedited source, which build.rs names beside the tree that it made of it.
 fn source() -> PathBuf {
-    let cache = tree().ancestors().nth(2).expect("build/<key>");
-    let pin =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/vendor/llama.cpp.toml"));
-    let pin: toml::Table = pin.expect("the pin").parse().expect("TOML");
-    // Of the pins, the one that this was built from.
-    let commit = llama_turboquant::llama::LLAMA_CPP;
-    let mut pins = pin["pin"].as_table().expect("pins").values();
-    let pin = pins.find(|pin| pin["commit"].as_str() == Some(commit)).expect("that pin");
-    let hash = pin["source"]["sha256"].as_str().expect("a hash");
-    cache.join("source").join(format!("{commit}-{}", &hash[..12]))
+    let path = tree().join("source");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    PathBuf::from(text)
 }
 
 fn copy(from: &Path, to: &Path) {
