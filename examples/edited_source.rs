@@ -35,5 +35,5 @@ fn run() -> build::Result<()> {
     let pins = Pins::read(&env.root.join("vendor/llama.cpp.toml"))?;
     let edits = overlay::read(&env.root)?;
     let pin = pins.choose(&env, &edits)?;
-    tree::make_source(&env, &pin, &edits, &dir)
+    tree::make_source(&env, &pin, &edits, &dir).map(|_| ())
 }
