@@ -50,7 +50,9 @@
             add(192, 128, 2, {8, 1}, 512, nb, true, false, 0, 0, type, type);
             add(320, 256, 1, {32, 1}, 512, nb, true, false, 0, 0, type, type);
             add(512, 512, 2, {4, 1}, 512, nb, true, false, 0, 0, type, type);
-            add(576, 512, 1, {20, 1}, 512, nb, true, false, 0, 0, type, type, {0, 1, 2, 3}, true);
+            for (int64_t nr2 : { 16, 20, 128 }) {
+                add(576, 512, 1, {nr2, 1}, 512, nb, true, false, 0, 0, type, type, {0, 1, 2, 3}, true);
+            }
             add(64, 128, 2, {2, 1}, 256, nb, true, false, 0, 0, type, GGML_TYPE_Q8_0);
         }
         // long contexts, lengths that divide by nothing
