@@ -41,6 +41,10 @@ bool llama_turbo_has_own_attention(const llama_model & model) {
         case LLM_ARCH_HY_V4:
         case LLM_ARCH_MINIMAX_M3:
         case LLM_ARCH_QWEN4EXP:
+#ifdef LLAMA_TURBO_LATENT // newer
+        case LLM_ARCH_DEEPSEEK41:
+        case LLM_ARCH_MISTRAL_LARGE4:
+#endif
             return true;
         default:
             return false;
@@ -270,7 +274,24 @@ void llama_turbo_check_rotation(
 }
 
 int64_t llama_turbo_shift_width(ggml_type type_k, int64_t n_rot, int64_t n_embd_head_k, int64_t n_embd_nope) {
+#ifdef LLAMA_TURBO_LATENT // RoPE finds its channels in a whole row
+    GGML_UNUSED(n_embd_nope);
+    return ggml_is_quantized(type_k) ? n_embd_head_k : n_rot;
+#else
     return ggml_is_quantized(type_k) && n_embd_nope == 0 ? n_embd_head_k : n_rot;
+#endif
+}
+
+bool llama_turbo_rotation_fits(const llama_hparams & hparams, uint32_t n) {
+    return hparams.n_lora_kv == 0 || (hparams.n_embd_head_k() - hparams.n_rot()) % n == 0;
+}
+
+ggml_type llama_turbo_packed_type(ggml_type type_k) {
+    if (!is_turbo(type_k)) {
+        return type_k;
+    }
+    LLAMA_LOG_INFO("%s: rows that are not rotated are of type %s, not %s\n", __func__, ggml_type_name(GGML_TYPE_Q8_0), ggml_type_name(type_k));
+    return GGML_TYPE_Q8_0;
 }
 
 void llama_turbo_log_state_type(const char * name, int type_ctx, int type_state) {

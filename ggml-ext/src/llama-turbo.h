@@ -108,6 +108,12 @@ ggml_tensor * llama_turbo_unpad(ggml_context * ctx, ggml_tensor * heads, int64_t
 // all of them, since a rotation of a whole head cannot be undone on its first n_rot values
 int64_t llama_turbo_shift_width(ggml_type type_k, int64_t n_rot, int64_t n_embd_head_k, int64_t n_embd_nope);
 
+// whether a rotation of n values at once leaves latent values and the channels of RoPE apart
+bool llama_turbo_rotation_fits(const llama_hparams & hparams, uint32_t n);
+
+// the type of a cache whose rows the graph does not rotate, beside K of the given type: none of ours. The log says if it is another
+ggml_type llama_turbo_packed_type(ggml_type type_k);
+
 // a saved state has other types than the context: says so by name. name is "K" or "V"
 void llama_turbo_log_state_type(const char * name, int type_ctx, int type_state);
 
