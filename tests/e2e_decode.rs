@@ -88,9 +88,11 @@ fn own_cells(name: &str, model: &Model, n: usize, tolerance: fn(f64) -> f64) {
     }
 }
 
+/// Sums that threads merge differ in their last bits, which flip codes: measured up to 0.15% of the cost. Half of V missing in
+/// decode: about half of it.
 #[test]
 fn smollm2_same_cells() {
-    same_cells("SmolLM2", smollm2(), |_| EQUAL);
+    same_cells("SmolLM2", smollm2(), |cost| EQUAL + 0.005 * cost);
 }
 
 /// Measured: up to 12% of the cost. Half of V missing in decode: 48% of it for turbo2/turbo2.

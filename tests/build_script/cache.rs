@@ -337,7 +337,7 @@ fn the_next_build_goes_on_with_the_tree_of_a_killed_one_when_its_compilers_are_d
     fs::write(dir.join("src.tmp/half"), "").unwrap();
     fs::remove_file(bench.path("fail")).unwrap();
     let tree = Tree::build(&bench.env, &pin).unwrap();
-    assert_eq!(names(&tree.dir), ["built", "out", "src", "used"]);
+    assert_eq!(names(&tree.dir), ["built", "out", "source", "src", "used"]);
     assert!(!tree.src.join("half").exists());
     assert_eq!(names(&cache.dir.join("build")), [key]);
 }
