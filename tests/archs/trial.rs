@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use llama_turboquant::llama::{
-    Batch, CacheType, Context, ContextError, ContextParams, KvAnchors, KvCalibration, Model, Token,
+    Batch, CacheType, Context, ContextParams, KvAnchors, KvCalibration, Model, Token,
 };
 
-/// Tokens of a sequence, and how many at a time.
+/// Tokens of a sequence, and how many at a time: windows of the models are shorter.
 const N_TOKENS: u32 = 300;
 const N_BATCH: u32 = 100;
 /// Tokens that a shift takes from the front.
@@ -26,11 +26,50 @@ pub struct Run {
     pub other: f64,
     /// When the sequence's state went to another context; or why it did not.
     pub state: Result<f64, String>,
-    /// The logits after the first tokens were taken away and the others moved up; none: the memory cannot.
-    pub shifted: Option<Vec<f32>>,
+    /// The logits after the first tokens were taken away and the others moved up; or why not.
+    pub shifted: Result<Vec<f32>, String>,
 }
 
-pub fn params(k: CacheType, v: CacheType) -> ContextParams {
+/// Loads a model. Errors: why not.
+pub fn load(path: &Path) -> Result<Arc<Model>, String> {
+    Model::builder(path).mmap(false).load().map_err(text)
+}
+
+/// Whether K can have anchors, or why not.
+pub fn anchors(model: &Arc<Model>, k: CacheType, v: CacheType) -> Result<(), String> {
+    let params = params(k, v).kv_unified(model.has_encoder()).kv_anchors(KvAnchors::On);
+    let reason = |error: String| {
+        let why = error.split_once("key anchors cannot be on: ").map(|(_, why)| why);
+        let why = why.and_then(|why| why.strip_suffix(". use --kv-anchors auto or off"));
+        why.map_or(error.clone(), |why| format!("no anchors: {why}"))
+    };
+    Context::new(model, &params).map(drop).map_err(|e| reason(text(e)))
+}
+
+/// Runs a model in every way.
+pub fn run(model: &Arc<Model>, k: CacheType, v: CacheType) -> Outcome {
+    let trial = Trial::new(model, k, v);
+    let mut context = trial.context()?;
+    let mut logits = Vec::new();
+    for part in trial.ours.chunks(N_BATCH as usize) {
+        context.append(part, 0).map_err(text)?;
+        logits.push(last(&context)?);
+    }
+    let state = trial.restored(&mut context);
+    trial.read_other(&mut context)?;
+    let expected = trial.next(&mut context)?;
+
+    let mut alone = trial.read(N_BATCH as usize)?;
+    let other = kld(&expected, &trial.next(&mut alone)?);
+    let shifted = trial.shifted(&mut alone);
+    let single = kld(&expected, &trial.next(&mut trial.read(1)?)?);
+
+    let state = state.map(|logits| kld(&expected, &logits));
+    logits.push(expected);
+    Ok(Run { logits, single, other, state, shifted })
+}
+
+fn params(k: CacheType, v: CacheType) -> ContextParams {
     ContextParams::default()
         .n_ctx(1024)
         .n_batch(N_BATCH)
@@ -39,23 +78,78 @@ pub fn params(k: CacheType, v: CacheType) -> ContextParams {
         .kv_unified(false)
         .n_threads(1)
         .cache_types(k, v)
+        // what they do for models without training is nothing
         .kv_calibration(KvCalibration::Off)
 }
 
-/// Loads a model. Errors: why not.
-pub fn load(path: &Path) -> Result<Arc<Model>, String> {
-    Model::builder(path).mmap(false).load().map_err(|e| e.to_string())
+struct Trial<'a> {
+    model: &'a Arc<Model>,
+    params: ContextParams,
+    ours: Vec<Token>,
+    theirs: Vec<Token>,
 }
 
-/// Whether K can have anchors, or why not.
-pub fn anchors(model: &Arc<Model>) -> Result<(), String> {
-    let params = params(CacheType::Turbo4, CacheType::Turbo4).kv_anchors(KvAnchors::On);
-    Context::new(model, &params).map(|_| ()).map_err(reason)
-}
+impl<'a> Trial<'a> {
+    fn new(model: &'a Arc<Model>, k: CacheType, v: CacheType) -> Self {
+        let n_vocab = model.vocab().n_tokens();
+        let tokens = |seed| tokens(n_vocab, seed);
+        // What an encoder has read is for one cache.
+        let params = params(k, v).kv_unified(model.has_encoder());
+        Self { model, params, ours: tokens(1), theirs: tokens(77) }
+    }
 
-/// What an error says, without what every one of its kind says.
-fn reason(error: ContextError) -> String {
-    error.to_string()
+    /// A context, in which what an encoder reads has been read.
+    fn context(&self) -> Result<Context, String> {
+        let mut context = Context::new(self.model, &self.params).map_err(text)?;
+        if self.model.has_encoder() {
+            let batch = Batch::of_sequence(&self.theirs[..N_BATCH as usize], 0, 0).map_err(text)?;
+            context.encode(&batch).map_err(text)?;
+        }
+        Ok(context)
+    }
+
+    /// A context that has read our tokens, so many at a time.
+    fn read(&self, at_a_time: usize) -> Result<Context, String> {
+        let mut context = self.context()?;
+        for part in self.ours.chunks(at_a_time) {
+            context.append(part, 0).map_err(text)?;
+        }
+        Ok(context)
+    }
+
+    /// Reads another sequence, in batches of another size.
+    fn read_other(&self, context: &mut Context) -> Result<(), String> {
+        if self.model.has_encoder() {
+            return Ok(()); // what it read is for all sequences
+        }
+        self.theirs
+            .chunks(N_BATCH as usize - 1)
+            .try_for_each(|part| context.append(part, 1).map(drop))
+            .map_err(text)
+    }
+
+    /// The logits of one more token.
+    fn next(&self, context: &mut Context) -> Result<Vec<f32>, String> {
+        context.append(&self.theirs[..1], 0).map_err(text)?;
+        last(context)
+    }
+
+    /// The logits of one more token in a context with the sequence's state.
+    fn restored(&self, context: &mut Context) -> Result<Vec<f32>, String> {
+        let state = context.seq_state(0).map_err(text)?;
+        let mut restored = self.context()?;
+        restored.set_seq_state(0, &state).map_err(text)?;
+        self.next(&mut restored)
+    }
+
+    fn shifted(&self, context: &mut Context) -> Result<Vec<f32>, String> {
+        if !context.can_shift() {
+            return Err("llama.cpp cannot move the positions of this model's cells".into());
+        }
+        context.seq_remove(0, ..N_SHIFT).map_err(text)?;
+        context.seq_shift(0, N_SHIFT.., -N_SHIFT.cast_signed()).map_err(text)?;
+        self.next(context)
+    }
 }
 
 fn tokens(n_vocab: u32, seed: u32) -> Vec<Token> {
@@ -63,83 +157,13 @@ fn tokens(n_vocab: u32, seed: u32) -> Vec<Token> {
     (0..N_TOKENS).map(|i| next(i + 1).cast_signed()).collect()
 }
 
-pub fn run(model: &Arc<Model>, k: CacheType, v: CacheType) -> Outcome {
-    let params = params(k, v);
-    let fresh = || Context::new(model, &params).map_err(reason);
-    let text = |e: &dyn std::fmt::Display| e.to_string();
-    let n_vocab = model.vocab().n_tokens();
-    let (ours, theirs) = (tokens(n_vocab, 1), tokens(n_vocab, 77));
-
-    let mut context = fresh()?;
-    if model.has_encoder() {
-        let batch = Batch::of_sequence(&theirs[..N_BATCH as usize], 0, 0).map_err(|e| text(&e))?;
-        context.encode(&batch).map_err(|e| text(&e))?;
-    }
-    let mut logits = Vec::new();
-    for part in ours.chunks(N_BATCH as usize) {
-        context.append(part, 0).map_err(|e| text(&e))?;
-        logits.push(last(&context)?);
-    }
-    let next = |context: &mut Context| -> Result<Vec<f32>, String> {
-        context.append(&theirs[..1], 0).map_err(|e| text(&e))?;
-        last(context)
-    };
-
-    let state = context.seq_state(0).map_err(|e| text(&e)).and_then(|state| {
-        let mut restored = fresh()?;
-        if model.has_encoder() {
-            return Err("an encoder's output is not in a state".into());
-        }
-        restored.set_seq_state(0, &state).map_err(|e| text(&e))?;
-        next(&mut restored)
-    });
-
-    // Another sequence, and then this one goes on.
-    if !model.has_encoder() {
-        for part in theirs.chunks(N_BATCH as usize - 1) {
-            context.append(part, 1).map_err(|e| text(&e))?;
-        }
-    }
-    logits.push(next(&mut context)?);
-    let expected = logits.last().expect("one");
-
-    let mut alone = fresh()?;
-    if model.has_encoder() {
-        let batch = Batch::of_sequence(&theirs[..N_BATCH as usize], 0, 0).map_err(|e| text(&e))?;
-        alone.encode(&batch).map_err(|e| text(&e))?;
-    }
-    for part in ours.chunks(N_BATCH as usize) {
-        alone.append(part, 0).map_err(|e| text(&e))?;
-    }
-    let other = kld(expected, &next(&mut alone)?);
-
-    let mut single = fresh()?;
-    if model.has_encoder() {
-        let batch = Batch::of_sequence(&theirs[..N_BATCH as usize], 0, 0).map_err(|e| text(&e))?;
-        single.encode(&batch).map_err(|e| text(&e))?;
-    }
-    for token in &ours {
-        single.append(std::slice::from_ref(token), 0).map_err(|e| text(&e))?;
-    }
-    let single = kld(expected, &next(&mut single)?);
-
-    let shifted = match alone.can_shift() {
-        true => Some(shift(&mut alone, &theirs[1])?),
-        false => None,
-    };
-    Ok(Run { single, other, state: state.map(|logits| kld(&logits, expected)), shifted, logits })
-}
-
-fn shift(context: &mut Context, token: &Token) -> Result<Vec<f32>, String> {
-    let text = |e: &dyn std::fmt::Display| e.to_string();
-    context.seq_remove(0, ..N_SHIFT).map_err(|e| text(&e))?;
-    context.seq_shift(0, N_SHIFT.., -N_SHIFT.cast_signed()).map_err(|e| text(&e))?;
-    context.append(std::slice::from_ref(token), 0).map_err(|e| text(&e))?;
-    last(context)
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 fn last(context: &Context) -> Result<Vec<f32>, String> {
-    let logits = context.last_logits().map_err(|e| e.to_string())?.to_vec();
+    let logits = context.last_logits().map_err(text)?.to_vec();
     match logits.iter().all(|x| x.is_finite()) {
         true => Ok(logits),
         false => Err("logits are not finite".into()),
@@ -163,5 +187,10 @@ impl Run {
     pub fn from(&self, other: &Self) -> f64 {
         let sum: f64 = self.logits.iter().zip(&other.logits).map(|(a, b)| kld(b, a)).sum();
         sum / self.logits.len() as f64
+    }
+
+    /// How far what it gives after a shift is from what another gives.
+    pub fn shift_from(&self, other: &Self) -> Option<f64> {
+        Some(kld(other.shifted.as_ref().ok()?, self.shifted.as_ref().ok()?))
     }
 }
