@@ -77,5 +77,5 @@ fn number(reasons: &mut Vec<String>, why: &str) -> usize {
 pub fn names(page: &str) -> BTreeSet<String> {
     let rows = page.lines().skip_while(|line| !line.starts_with("| architecture |")).skip(2);
     let name = |line: &str| Some(line.strip_prefix("| ")?.split(" |").next()?.to_owned());
-    rows.map_while(|line| name(line)).collect()
+    rows.map_while(name).collect()
 }

@@ -7,7 +7,7 @@
 //!
 //! The stored scale is not that of least squares, `<y, c> / <c, c>` for levels `c` of a block `y`: with it
 //! the decoded block is too short, by the share of the error, and so is every product with it. With
-//! `<y, y> / <y, c>` its projection on the block is the block ([`Fit`]).
+//! `<y, y> / <y, c>` its projection on the block is the block.
 //!
 //! Everything except the Viterbi search itself is portable code shared by every ISA, in a fixed
 //! order of floating-point operations, so that codes are the same bit for bit everywhere.
