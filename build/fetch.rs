@@ -154,24 +154,6 @@ fn unpack(reader: impl Read, folder: &str, dir: &Path) -> io::Result<usize> {
     Ok(files)
 }
 
-/// Copies the files of a folder, without .git.
-pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (path, name) = (entry.path(), entry.file_name());
-        if name == ".git" {
-            continue;
-        }
-        if path.is_dir() {
-            copy_tree(&path, &to.join(name))?;
-        } else {
-            fs::copy(&path, to.join(name))?;
-        }
-    }
-    Ok(())
-}
-
 /// Hashes what is read through it.
 struct Hashed<R> {
     inner: R,

@@ -27,7 +27,6 @@ impl Tree {
     /// touched. Cargo processes that want the same tree wait for each other. After a build, trees that were not used
     /// for long are removed, as far as the limit wants it.
     pub fn build(env: &Env, pin: &Pin) -> Result<Self> {
-        let edits = overlay::read(&env.root)?;
         let found = key::of(env, pin)?;
         let (key, cache) = (found.key, &env.cache);
         let dir = cache.tree(&key);
@@ -53,6 +52,7 @@ impl Tree {
             return Ok(tree);
         }
         if !tree.src.is_dir() {
+            let edits = overlay::read(&env.root)?;
             let from = make_source(env, pin, &edits, &tree.src)?;
             // For tests that compare the two.
             fs::write(tree.dir.join("source"), from.as_os_str().as_encoded_bytes())
@@ -78,8 +78,7 @@ pub fn make_source(env: &Env, pin: &Pin, edits: &[EditFile], src: &Path) -> Resu
     let source = fetch::source(env, pin)?;
     let tmp = src.with_extension("tmp");
     let _ = fs::remove_dir_all(&tmp);
-    fetch::copy_tree(&source.dir, &tmp)
-        .map_err(|e| format!("copying {}: {e}", source.dir.display()))?;
+    copy_tree(&source.dir, &tmp).map_err(|e| format!("copying {}: {e}", source.dir.display()))?;
     let ext = env.root.join(overlay::FOLDER);
     edit::apply_all(&tmp, edits, &pin.order(), &|from| fs::read(ext.join(from))).map_err(|e| {
         let (found, else_) = match &env.llama_src {
@@ -96,4 +95,22 @@ pub fn make_source(env: &Env, pin: &Pin, edits: &[EditFile], src: &Path) -> Resu
     })?;
     fs::rename(&tmp, src).map_err(|e| format!("{}: {e}", src.display()))?;
     Ok(source.dir)
+}
+
+/// Copies the files of a folder, without .git.
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if name == ".git" {
+            continue;
+        }
+        if path.is_dir() {
+            copy_tree(&path, &to.join(name))?;
+        } else {
+            fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
 }

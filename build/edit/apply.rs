@@ -36,11 +36,9 @@ impl Edit {
     /// A file with CRLF line ends keeps them: anchors and texts are written with LF, and are
     /// converted. Errors: Missing, Ambiguous, MissingThen.
     pub fn apply(&self, name: &str, text: &str) -> Result<(String, Outcome), EditError> {
-        let crlf = text.contains("\r\n");
-        let native = |s: &str| {
-            if crlf { s.replace("\r\n", "\n").replace('\n', "\r\n") } else { s.to_string() }
-        };
-        let newline = if crlf { "\r\n" } else { "\n" };
+        let native = |s: &str| with_line_ends_of(text, s);
+        let newline = native("\n");
+        let newline = newline.as_str();
         let anchor = native(&self.anchor);
         let then = self.then.as_deref().map(native);
 
@@ -71,10 +69,7 @@ impl Edit {
 
     /// The text as it was before this edit, if it is one that this edit was applied to.
     pub fn undo(&self, text: &str) -> Option<String> {
-        let crlf = text.contains("\r\n");
-        let native = |s: &str| {
-            if crlf { s.replace("\r\n", "\n").replace('\n', "\r\n") } else { s.to_string() }
-        };
+        let native = |s: &str| with_line_ends_of(text, s);
         let (new, old) = match &self.replace {
             Some(new) => (new.clone(), self.then.as_ref().unwrap_or(&self.anchor).as_str()),
             None => {
@@ -165,5 +160,13 @@ impl Edit {
                 line: line(at),
             }),
         }
+    }
+}
+
+/// `s`, with the line ends of `text`.
+fn with_line_ends_of(text: &str, s: &str) -> String {
+    match text.contains("\r\n") {
+        true => s.replace("\r\n", "\n").replace('\n', "\r\n"),
+        false => s.to_string(),
     }
 }

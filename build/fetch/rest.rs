@@ -11,7 +11,7 @@ use super::super::edit::{self, EditFile};
 use super::super::edit_file;
 use super::super::env::{self, Env};
 use super::super::pin::Pin;
-use super::{copy_tree, package};
+use super::package;
 
 const PORT: &str = "vendor/port";
 
@@ -67,7 +67,8 @@ impl Parts<'_> {
                 if to.is_dir() {
                     fs::remove_dir_all(&to)?;
                 }
-                copy_tree(&from, &to)
+                fs::create_dir_all(to.parent().unwrap_or(&source))?;
+                fs::rename(&from, &to)
             };
             replace().map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))?;
         }

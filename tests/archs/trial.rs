@@ -37,7 +37,7 @@ pub fn load(path: &Path) -> Result<Arc<Model>, String> {
 
 /// Whether K can have anchors, or why not.
 pub fn anchors(model: &Arc<Model>, k: CacheType, v: CacheType) -> Result<(), String> {
-    let params = params(k, v).kv_unified(model.has_encoder()).kv_anchors(KvAnchors::On);
+    let params = params(model, k, v).kv_anchors(KvAnchors::On);
     let reason = |error: String| {
         let why = error.split_once("key anchors cannot be on: ").map(|(_, why)| why);
         let why = why.and_then(|why| why.strip_suffix(". use --kv-anchors auto or off"));
@@ -69,13 +69,14 @@ pub fn run(model: &Arc<Model>, k: CacheType, v: CacheType) -> Outcome {
     Ok(Run { logits, single, other, state, shifted })
 }
 
-fn params(k: CacheType, v: CacheType) -> ContextParams {
+fn params(model: &Model, k: CacheType, v: CacheType) -> ContextParams {
     ContextParams::default()
         .n_ctx(1024)
         .n_batch(N_BATCH)
         .n_ubatch(N_BATCH)
         .n_seq_max(2)
-        .kv_unified(false)
+        // What an encoder has read is for one cache.
+        .kv_unified(model.has_encoder())
         .n_threads(1)
         .cache_types(k, v)
         // what they do for models without training is nothing
@@ -93,8 +94,7 @@ impl<'a> Trial<'a> {
     fn new(model: &'a Arc<Model>, k: CacheType, v: CacheType) -> Self {
         let n_vocab = model.vocab().n_tokens();
         let tokens = |seed| tokens(n_vocab, seed);
-        // What an encoder has read is for one cache.
-        let params = params(k, v).kv_unified(model.has_encoder());
+        let params = params(model, k, v);
         Self { model, params, ours: tokens(1), theirs: tokens(77) }
     }
 
