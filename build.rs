@@ -6,6 +6,10 @@
 mod build;
 
 fn main() {
+    #[cfg(feature = "llama")]
+    if let Some(task) = build::env::task() {
+        build::driver::perform(&task);
+    }
     println!("cargo::rerun-if-changed=build.rs");
     #[cfg(not(feature = "llama"))]
     println!("cargo::rustc-check-cfg=cfg(tq_pin, values(any()))");

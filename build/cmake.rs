@@ -1,31 +1,36 @@
 //! Configures and builds the edited llama.cpp: static libraries, always Release.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::cache;
+use super::driver::{self, Build, Compiler, Compilers, Flags, Task};
 use super::env::{self, Env};
 use super::pin::Pin;
 use super::{Result, gpu};
 
-/// What is built: the tools' logic and, below it, all libraries. The tq_* symbols stay undefined.
-const TARGETS: [&str; 4] =
-    ["turboquant-main", "llama-bench-impl", "llama-completion-impl", "llama-perplexity-impl"];
-
-/// The same of the server, if there is its source: packages of llama.cpp leave it out.
-const SERVER: [&str; 2] = ["llama-cli-impl", "llama-server-impl"];
+/// What is built: with it, all libraries that it is linked with. The tq_* symbols stay undefined.
+const LIBRARIES: &str = "turboquant-main";
 
 /// The options that decide what is built; part of the cache's key.
 pub fn options(env: &Env) -> Vec<String> {
+    options_with(env, driver::compilers(env).ok().as_ref())
+}
+
+/// The same, with the compilers that were found already.
+pub fn options_with(env: &Env, compilers: Option<&Compilers>) -> Vec<String> {
     let on = |b| if b { "ON" } else { "OFF" };
-    let openssl = on(has_openssl(env));
+    // With a toolchain file the compiler is CMake's to find, and so are the headers.
+    let known = env.toolchain().is_none();
+    let openssl = !known || compilers.is_some_and(|found| has_openssl(env, &found.cxx));
     let mut options = vec![
         "CMAKE_BUILD_TYPE=Release".to_string(),
         "BUILD_SHARED_LIBS=OFF".into(),
-        format!("GGML_NATIVE={}", on(env.native)),
+        format!("GGML_NATIVE={}", on(env.is_native())),
         "GGML_CCACHE=OFF".into(), // launched by us, see `launcher`
         "LLAMA_BUILD_TESTS=OFF".into(),
         "LLAMA_BUILD_EXAMPLES=OFF".into(),
@@ -35,35 +40,32 @@ pub fn options(env: &Env) -> Vec<String> {
         // The server's web page would be built by npm or downloaded.
         "LLAMA_BUILD_UI=OFF".into(),
         "LLAMA_USE_PREBUILT_UI=OFF".into(),
-        format!("LLAMA_OPENSSL={openssl}"),
+        format!("LLAMA_OPENSSL={}", on(openssl)),
         // Where the compiler sees it and CMake does not, that is an error and not a tool without HTTPS.
-        format!("CMAKE_REQUIRE_FIND_PACKAGE_OpenSSL={openssl}"),
+        format!("CMAKE_REQUIRE_FIND_PACKAGE_OpenSSL={}", on(known && openssl)),
         // Relative includes in generated sources (CMake 4): ccache then hits across trees.
         "CMAKE_UNITY_BUILD_RELOCATABLE=ON".into(),
     ];
-    if cfg!(unix) && !cfg!(target_os = "macos") {
-        // Rust links position-independent executables.
-        options.push("CMAKE_C_FLAGS=-fPIE".into());
-        options.push("CMAKE_CXX_FLAGS=-fPIE".into());
-    }
     options.extend(gpu::options(env));
     options.extend(env.cmake_args.iter().cloned());
     options
 }
 
 /// Whether the compiler finds the headers of OpenSSL 3: without them the tools are built without HTTPS.
-fn has_openssl(env: &Env) -> bool {
+fn has_openssl(env: &Env, compiler: &Compiler) -> bool {
     const PROBE: &str =
         "#include <openssl/ssl.h>\n#if OPENSSL_VERSION_NUMBER < 0x30000000L\n#error\n#endif\n";
-    probe(env, &["-E", "-x", "c++", "-"], PROBE)
+    probe(env, compiler, &["-E", "-x", "c++", "-"], PROBE)
 }
 
 /// Whether the C++ compiler takes `text` with these arguments.
-pub fn probe(env: &Env, args: &[impl AsRef<OsStr>], text: &str) -> bool {
-    let Some(compiler) = env.find(&env.cxx) else { return false };
-    let probe = Command::new(compiler)
+pub fn probe(env: &Env, compiler: &Compiler, args: &[impl AsRef<OsStr>], text: &str) -> bool {
+    let Some(path) = env.find(&compiler.path) else { return false };
+    let probe = env
+        .command(path)
+        .args(&compiler.args)
         .args(args)
-        .env("PATH", &env.path)
+        .envs(compiler.env.iter().cloned())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -74,7 +76,7 @@ pub fn probe(env: &Env, args: &[impl AsRef<OsStr>], text: &str) -> bool {
     probe.wait().is_ok_and(|status| status.success())
 }
 
-/// Configures `src` into `out` and builds the targets.
+/// Configures `src` and builds it, in the folder `build` of the tree.
 ///
 /// `lock` is open in what runs, as its input: if this process is killed and compilers go on, so does the lock.
 pub fn build(
@@ -82,39 +84,41 @@ pub fn build(
     pin: &Pin,
     cmake: &Cmake,
     src: &Path,
-    out: &Path,
+    tree: &Path,
     lock: &File,
 ) -> Result<()> {
-    fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
-
-    let mut configure = command(env, &cmake.cmake, out);
-    configure.arg("-S").arg(src).arg("-B").arg(out);
-    if let Some(ninja) = &cmake.ninja {
-        configure.args(["-G", "Ninja"]).arg(format!("-DCMAKE_MAKE_PROGRAM={}", ninja.display()));
+    let mut defines = Vec::new();
+    let mut define = |name: &str, value: &dyn Display| defines.push(format!("{name}={value}"));
+    let chosen = env.of_target("CMAKE_GENERATOR").is_some() || env.target.env == "msvc";
+    let ninja = cmake.ninja.as_ref().filter(|_| !chosen);
+    if let Some(ninja) = ninja {
+        define("CMAKE_MAKE_PROGRAM", &ninja.display());
     }
-    configure.args(options(env).iter().map(|o| format!("-D{o}")));
     let server = src.join("tools/server/server-context.cpp").is_file();
-    configure.arg(format!("-DLLAMA_BUILD_SERVER={}", if server { "ON" } else { "OFF" }));
+    define("LLAMA_BUILD_SERVER", &if server { "ON" } else { "OFF" });
     // The copy has no history to ask for these.
-    configure.arg(format!("-DLLAMA_BUILD_COMMIT={}", pin.commit)).arg("-DLLAMA_BUILD_NUMBER=0");
-    configure.arg(format!("-DCMAKE_C_COMPILER={}", env.cc.to_string_lossy()));
-    configure.arg(format!("-DCMAKE_CXX_COMPILER={}", env.cxx.to_string_lossy()));
+    define("LLAMA_BUILD_COMMIT", &pin.commit);
+    define("LLAMA_BUILD_NUMBER", &0);
     // Also if there is none: a build that goes on with a tree may find ccache gone.
     let ccache = env.find("ccache").unwrap_or_default();
     let cuda = env.gpu.backends.contains(&gpu::Backend::Cuda).then_some("CUDA");
     for language in ["C", "CXX"].into_iter().chain(cuda) {
-        configure.arg(format!("-DCMAKE_{language}_COMPILER_LAUNCHER={}", ccache.display()));
+        define(&format!("CMAKE_{language}_COMPILER_LAUNCHER"), &ccache.display());
     }
-    run(configure, &out.join("configure.log"), "configuring llama.cpp", lock)?;
+    defines.extend(options(env)); // the user's are the last ones
+    let task = Task::Build(Build {
+        src: src.into(),
+        dir: tree.into(),
+        target: LIBRARIES.into(),
+        options: defines.iter().filter_map(|define| named(define)).collect(),
+        generator: ninja.map(|_| "Ninja".into()),
+        flags: Flags::of(env),
+    });
 
-    let mut make = command(env, &cmake.cmake, out);
-    make.arg("--build")
-        .arg(out)
-        .args(["--config", "Release", "--parallel", &env.jobs, "--target"])
-        .args(TARGETS);
-    if server {
-        make.args(SERVER);
-    }
+    let mut command = driver::command(env, &task)?;
+    command.env(format!("CMAKE_{}", env.target.triple), &cmake.cmake);
+    // Trees differ only in the name of their folder: without it ccache hits across them.
+    command.env("CCACHE_BASEDIR", tree).env("CCACHE_NOHASHDIR", "1");
     let what = match env.gpu.backends.as_slice() {
         [] => "building llama.cpp (minutes, once)".to_string(),
         gpus => {
@@ -122,7 +126,14 @@ pub fn build(
             format!("building llama.cpp with {} (long, once)", names.join(" and "))
         }
     };
-    run(make, &out.join("build.log"), &what, lock)
+    run(command, &tree.join("build.log"), &what, lock)
+}
+
+/// Name and value of an option. CMake takes a type after the name; the crate `cmake` does not know the name by it.
+fn named(option: &str) -> Option<(String, String)> {
+    let (name, value) = option.split_once('=')?;
+    let known = name.split_once(':').filter(|(name, _)| name.starts_with("CMAKE_"));
+    Some((known.map_or(name, |(name, _)| name).into(), value.into()))
 }
 
 /// A cmake that works, and ninja if there is one.
@@ -220,16 +231,6 @@ fn install(env: &Env, venv: &Path, cmake: &Path) -> Result<()> {
     }
     let ready = venv.join(cache::READY);
     fs::write(&ready, "").map_err(|e| format!("{}: {e}", ready.display()))
-}
-
-fn command(env: &Env, cmake: &Path, out: &Path) -> Command {
-    let mut command = Command::new(cmake);
-    command.env("PATH", &env.path);
-    // Trees differ only in the name of their folder: without it ccache hits across them.
-    command.env("CCACHE_BASEDIR", out.parent().unwrap_or(out)).env("CCACHE_NOHASHDIR", "1");
-    // Cargo's flags are for Cargo's own compilers.
-    command.env_remove("CFLAGS").env_remove("CXXFLAGS").env_remove("MAKEFLAGS");
-    command
 }
 
 /// Runs a command with its output in a log, whose end is shown when it fails.

@@ -1,10 +1,12 @@
 //! The environment that steers the build. Every name is here, and nowhere else.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::cache::{self, Cache, Limit};
+use super::target::Target;
 use super::{Result, gpu};
 
 /// A llama.cpp checkout to build instead of the pin. It is copied, never changed.
@@ -37,8 +39,11 @@ pub const CUDAHOSTCXX: &str = "CUDAHOSTCXX";
 /// Feature `vulkan`: the SDK's folder, if Vulkan is not in the system's.
 pub const VULKAN_SDK: &str = "VULKAN_SDK";
 
+/// What a build script that was started by another one is to do (driver.rs). Not the user's.
+pub const TASK: &str = "TQ_BUILD_TASK";
+
 /// A change of any of these runs the build script again.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 13] = [
     LLAMA_SRC,
     LLAMA_PIN,
     LLAMA_SDIST,
@@ -52,14 +57,18 @@ pub const ALL: [&str; 15] = [
     CUDACXX,
     CUDAHOSTCXX,
     VULKAN_SDK,
-    "CC",
-    "CXX",
 ];
 
-/// What CMake, compilers, linkers and archivers read by themselves. The cache's key has those that are set, and a change
-/// of any runs the build script again. CFLAGS, CXXFLAGS and MAKEFLAGS are not among them: they are for Cargo's own
-/// compilers and do not reach CMake.
-pub const REACHING: [&str; 58] = [
+/// What CMake, compilers, linkers and archivers, and the crates that call them, read by themselves. The cache's key has
+/// those that are set, and a change of any runs the build script again.
+pub const REACHING: [&str; 64] = [
+    // the crate cc
+    "CC_FORCE_DISABLE",
+    "CC_KNOWN_WRAPPER_CUSTOM",
+    "CC_PREFER_CLANG_CL_OVER_MSVC",
+    "CC_SHELL_ESCAPED_FLAGS",
+    "CRATE_CC_NO_DEFAULTS",
+    "CROSS_COMPILE",
     // GCC, Clang
     "CPATH",
     "C_INCLUDE_PATH",
@@ -128,6 +137,22 @@ pub const REACHING: [&str; 58] = [
 /// How the names of more such variables begin: other than [`REACHING`], they are noticed when the build script runs.
 pub const REACHING_PREFIXES: [&str; 2] = ["CMAKE_", "NIX_"];
 
+/// What the crates `cc` and `cmake` read under the names of [`Target::names`]. The same holds for these.
+pub const REACHING_OF_TARGET: [&str; 8] = [
+    "CC",
+    "CXX",
+    "CFLAGS",
+    "CXXFLAGS",
+    "CMAKE_GENERATOR",
+    "CMAKE_PREFIX_PATH",
+    "CMAKE_TOOLCHAIN_FILE",
+    "EMCMAKE",
+];
+
+/// What no process of the build sees. These are for all that Cargo compiles, on the host or for the target; flags for
+/// llama.cpp are in CFLAGS_<target> and its like, or in [`CMAKE_ARGS`].
+pub const KEPT_OUT: [&str; 3] = ["CFLAGS", "CXXFLAGS", "MAKEFLAGS"];
+
 /// The environment, read once.
 #[derive(Debug, Clone)]
 pub struct Env {
@@ -141,8 +166,9 @@ pub struct Env {
     pub cmake: Option<PathBuf>,
     pub native: bool,
     pub cmake_args: Vec<String>,
-    pub cc: OsString,
-    pub cxx: OsString,
+    pub target: Target,
+    /// The build script's program, and what it is given to perform a task.
+    pub driver: Vec<OsString>,
     /// The cargo that runs this, or another's name.
     pub cargo: OsString,
     /// PATH, searched for cmake, ninja, compilers, cargo, python and ccache.
@@ -162,6 +188,7 @@ impl Env {
         let dir = Cache::dir_of(&root, var).ok_or_else(|| {
             format!("no user cache folder found: set {CACHE_DIR} to a folder for llama.cpp's source and build")
         })?;
+        let target = Target::read(var);
         let cache_limit = match var(CACHE_LIMIT) {
             Some(limit) => limit.to_string_lossy().parse()?,
             None => cache::DEFAULT_LIMIT,
@@ -174,8 +201,7 @@ impl Env {
             cache_limit,
             cmake: var(CMAKE).map(PathBuf::from),
             native: var(NATIVE).is_none_or(|v| v != "0"),
-            cc: var("CC").unwrap_or_else(|| "cc".into()),
-            cxx: var("CXX").unwrap_or_else(|| "c++".into()),
+            driver: std::env::current_exe().map(OsString::from).into_iter().collect(),
             cargo: var("CARGO").unwrap_or_else(|| "cargo".into()),
             path: var("PATH").unwrap_or_default(),
             jobs: std::env::var("NUM_JOBS").unwrap_or_else(|_| "2".into()),
@@ -185,9 +211,45 @@ impl Env {
                 Err(e) => return Err(format!("{CMAKE_ARGS}: {e}")),
             },
             gpu: gpu::Settings::read(var),
-            reaching: reaching(std::env::vars_os()),
+            reaching: reaching(std::env::vars_os(), &target),
+            target,
             root,
         })
+    }
+
+    /// A process of the build. Of the variables that reach compilers it has those that the key has, and no other.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| {
+                KEPT_OUT.contains(&name)
+                    || reaches(name, &self.target) && !self.reaching.contains_key(name)
+            }) {
+                command.env_remove(name);
+            }
+        }
+        command.envs(&self.reaching).envs(self.target.variables());
+        command.env("PATH", &self.path).env("NUM_JOBS", &self.jobs);
+        command
+    }
+
+    /// Whether llama.cpp is built for the CPU of this machine.
+    pub fn is_native(&self) -> bool {
+        self.native && !self.target.is_cross()
+    }
+
+    /// The variable of this name, or of one for the target, that counts.
+    pub fn of_target(&self, variable: &str) -> Option<&OsString> {
+        self.target.names(variable).iter().find_map(|name| self.reaching.get(name))
+    }
+
+    /// CMake's toolchain file, which says what the compilers are.
+    pub fn toolchain(&self) -> Option<PathBuf> {
+        let option = self.cmake_args.iter().rev().find_map(|arg| {
+            let (name, value) = arg.split_once('=')?;
+            (name.split(':').next() == Some("CMAKE_TOOLCHAIN_FILE")).then(|| value.into())
+        });
+        option.or_else(|| self.of_target("CMAKE_TOOLCHAIN_FILE").map(PathBuf::from))
     }
 
     /// The full path of a program on PATH, or None. A name with a folder in it is taken as it is.
@@ -212,15 +274,29 @@ pub fn cmake_args(text: &str) -> Result<Vec<String>> {
     text.split_whitespace().map(check).collect()
 }
 
+/// The task of this process, if it is one that was started for a task.
+pub fn task() -> Option<String> {
+    std::env::var(TASK).ok()
+}
+
 /// Those of the variables that reach compilers.
 pub fn reaching(
     vars: impl IntoIterator<Item = (OsString, OsString)>,
+    target: &Target,
 ) -> BTreeMap<String, OsString> {
     vars.into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-        .filter(|(name, value)| {
-            let begins = || REACHING_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-            !value.is_empty() && (REACHING.contains(&name.as_str()) || begins())
-        })
+        .filter(|(name, value)| !value.is_empty() && reaches(name, target))
         .collect()
+}
+
+fn reaches(name: &str, target: &Target) -> bool {
+    let begins = || REACHING_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    REACHING.contains(&name) || begins() || of_target(target).any(|of_target| of_target == name)
+}
+
+/// Every name of [`REACHING_OF_TARGET`].
+pub fn of_target(target: &Target) -> impl Iterator<Item = String> {
+    let names = REACHING_OF_TARGET.iter().flat_map(|variable| target.names(variable));
+    names.filter(|name| !KEPT_OUT.contains(&name.as_str()))
 }

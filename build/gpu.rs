@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::env::{self, Env};
-use super::{Result, cmake};
+use super::{Result, cmake, driver};
 
 /// A back end of ggml beside the CPU's. Each has a feature of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Settings {
 
     /// Whether CUDA is built for the GPUs of this machine.
     fn native(&self, env: &Env) -> bool {
-        self.cuda_architectures.as_ref().map_or(env.native, |a| a.contains("native"))
+        self.cuda_architectures.as_ref().map_or(env.is_native(), |a| a.contains("native"))
     }
 }
 
@@ -94,14 +94,14 @@ pub fn options(env: &Env) -> Vec<String> {
         if let Some(architectures) = &gpu.cuda_architectures {
             options.push(format!("CMAKE_CUDA_ARCHITECTURES={architectures}"));
         }
-        if cfg!(unix) {
+        if env.target.unix {
             options.push("CMAKE_CUDA_FLAGS=-Xcompiler=-fPIE".into());
         }
     }
     if gpu.has(Backend::Vulkan) {
         options.push("GGML_VULKAN=ON".into());
     }
-    if cfg!(target_os = "macos") {
+    if env.target.is_macos() {
         options.push("GGML_BLAS=OFF".into());
         if gpu.has(Backend::Metal) {
             options.extend(["GGML_METAL=ON".into(), "GGML_METAL_EMBED_LIBRARY=ON".into()]);
@@ -118,7 +118,7 @@ pub fn check(env: &Env) -> Result<Vec<(&'static str, Vec<u8>)>> {
     for backend in &env.gpu.backends {
         match backend {
             Backend::Cuda => key.extend(check_cuda(env)?),
-            Backend::Metal => check_metal()?,
+            Backend::Metal => check_metal(env)?,
             Backend::Vulkan => key.extend(check_vulkan(env)?),
         }
     }
@@ -134,11 +134,11 @@ fn missing(backend: Backend, what: &str, way_out: &str) -> String {
     )
 }
 
-fn check_metal() -> Result<()> {
-    if cfg!(target_os = "macos") {
+fn check_metal(env: &Env) -> Result<()> {
+    if env.target.is_macos() {
         return Ok(());
     }
-    let what = format!("Metal is a part of macOS, and this is {}", std::env::consts::OS);
+    let what = format!("Metal is a part of macOS, and this is {}", env.target.os);
     Err(missing(
         Backend::Metal,
         &what,
@@ -285,6 +285,7 @@ const VULKAN_HEADERS: u32 = 272;
 
 fn check_vulkan(env: &Env) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let mut gone = Vec::new();
+    let compiler = driver::compilers(env)?.cxx;
     let sdk = env.gpu.vulkan_sdk.as_deref();
     let mut include = Vec::new();
     if let Some(sdk) = sdk {
@@ -294,7 +295,7 @@ fn check_vulkan(env: &Env) -> Result<Vec<(&'static str, Vec<u8>)>> {
         let mut args = vec!["-E".to_string()];
         args.extend(include.iter().cloned());
         args.extend(["-x", "c++", "-"].map(String::from));
-        cmake::probe(env, &args, text)
+        cmake::probe(env, &compiler, &args, text)
     };
     // It goes on from 1.3 to 1.4; the version with both has casts, which no condition takes.
     let headers = format!(
@@ -319,7 +320,7 @@ fn check_vulkan(env: &Env) -> Result<Vec<(&'static str, Vec<u8>)>> {
         args.push(format!("-L{}", sdk.join("lib").display()));
     }
     args.push("-lvulkan".into());
-    if !cmake::probe(env, &args, "int main() { return 0; }\n") {
+    if !cmake::probe(env, &compiler, &args, "int main() { return 0; }\n") {
         gone.push("the loader's library (-lvulkan)".into());
     }
     let _ = fs::remove_file(program);
@@ -336,7 +337,7 @@ fn check_vulkan(env: &Env) -> Result<Vec<(&'static str, Vec<u8>)>> {
         let what = format!(
             "missing: {}. It was looked for {sdk}, with {}, and on PATH",
             gone.join("; "),
-            env.cxx.to_string_lossy()
+            compiler.path.display()
         );
         let way_out = format!(
             "Install what is missing (Debian 13, Ubuntu 24.04 and newer: libvulkan-dev glslc spirv-headers), or \

@@ -7,6 +7,7 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 
 use super::cmake::{self, Cmake};
+use super::driver::{self, Compiler};
 use super::env::{self, Env};
 use super::pin::Pin;
 use super::{Result, gpu};
@@ -44,19 +45,30 @@ pub fn of(env: &Env, pin: &Pin) -> Result<Key> {
         }
         println!("cargo::rerun-if-changed={}", dir.display());
     }
-    add("options", cmake::options(env).join("\n").as_bytes());
+    let found = driver::compilers(env)?;
+    add("options", cmake::options_with(env, Some(&found)).join("\n").as_bytes());
     for (name, value) in &env.reaching {
         add(&format!("env {name}"), value.as_encoded_bytes());
     }
-    for compiler in [&env.cc, &env.cxx] {
-        let path = env.find(compiler).ok_or_else(|| {
-            format!(
-                "no C++ compiler: {:?} is not on PATH. Install gcc or clang, or set CC and CXX; \
-                 the codec alone builds without one (--no-default-features)",
-                compiler
-            )
-        })?;
-        let output = Command::new(&path).arg("--version").output();
+    let target = &env.target;
+    add("target", format!("{target:?}").as_bytes());
+    let toolchain = env.toolchain();
+    if let Some(file) = &toolchain {
+        // Relative paths are CMake's business, and so is one that is not there.
+        add("toolchain", &fs::read(file).unwrap_or_default());
+        if file.is_file() {
+            println!("cargo::rerun-if-changed={}", file.display());
+        }
+    }
+    for compiler in [&found.c, &found.cxx] {
+        add("compiler", format!("{compiler:?}").as_bytes());
+        let Some(path) = env.find(&compiler.path) else {
+            if toolchain.is_some() {
+                continue; // it names others
+            }
+            return Err(no_compiler(env, compiler));
+        };
+        let output = env.command(&path).arg("--version").output();
         let version =
             output.map(|o| o.stdout).map_err(|e| format!("cannot run {}: {e}", path.display()))?;
         add(&path.to_string_lossy(), &version);
@@ -66,7 +78,7 @@ pub fn of(env: &Env, pin: &Pin) -> Result<Key> {
     for (what, bytes) in gpu::check(env)? {
         add(what, &bytes);
     }
-    if env.native {
+    if env.is_native() {
         add("cpu", cpu().as_bytes());
     }
     // Last: it may have to be fetched, which is no use if something else is missing. A tree goes on with the cmake and
@@ -75,6 +87,25 @@ pub fn of(env: &Env, pin: &Pin) -> Result<Key> {
     add(&cmake.cmake.to_string_lossy(), &cmake.version);
     add("ninja", cmake.ninja.as_ref().map_or(b"no" as &[u8], |_| b"yes"));
     Ok(Key { key: format!("{:x}", hash.finalize())[..16].into(), cmake })
+}
+
+fn no_compiler(env: &Env, compiler: &Compiler) -> String {
+    let target = &env.target;
+    let name = compiler.path.display();
+    let (what, way_out) = if target.is_cross() {
+        let [_, cc, ..] = target.names("CC");
+        let [_, cxx, ..] = target.names("CXX");
+        let [_, file, ..] = target.names("CMAKE_TOOLCHAIN_FILE");
+        (
+            format!("no C++ compiler for {}", target.triple),
+            format!("Install a gcc or clang for that target, or set {cc} and {cxx}, or {file}"),
+        )
+    } else {
+        ("no C++ compiler".into(), "Install gcc or clang, or set CC and CXX".to_string())
+    };
+    format!(
+        "{what}: \"{name}\" is not on PATH. {way_out}; the codec alone builds without one (--no-default-features)"
+    )
 }
 
 /// Size and time of the file that is run.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Result;
 use super::gpu::Backend;
+use super::target::Target;
 
 /// Every library, users before what they use. The tq_* symbols that ggml-cpu and ggml-base need are
 /// in this crate's rlib; rustc keeps exported symbols of rlibs when it links an executable.
@@ -95,18 +96,18 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Prints the link instructions for the folder `out`.
-pub fn emit(out: &Path, gpus: &[Backend]) -> Result<()> {
-    for line in lines(out, gpus)? {
+pub fn emit(out: &Path, target: &Target, gpus: &[Backend]) -> Result<()> {
+    for line in lines(out, target, gpus)? {
         println!("cargo::{line}");
     }
     Ok(())
 }
 
 /// What Cargo is told, in order.
-pub fn lines(out: &Path, gpus: &[Backend]) -> Result<Vec<String>> {
+pub fn lines(out: &Path, target: &Target, gpus: &[Backend]) -> Result<Vec<String>> {
     let found = archives(out).map_err(|e| format!("{}: {e}", out.display()))?;
     let cache = read(&out.join("CMakeCache.txt"))?;
-    let mut lines = Lines { cache: cache.clone(), lines: Vec::new() };
+    let mut lines = Lines { target, cache: cache.clone(), lines: Vec::new() };
     for library in libraries(&cache, gpus) {
         let Some(dir) = find(&found, library).and_then(|archive| archive.parent()) else {
             return Err(format!("{} is without {}", out.display(), names(library)[0]));
@@ -131,12 +132,13 @@ pub fn lines(out: &Path, gpus: &[Backend]) -> Result<Vec<String>> {
 }
 
 /// Instructions, and the CMake cache that knows where libraries are.
-struct Lines {
+struct Lines<'a> {
+    target: &'a Target,
     cache: String,
     lines: Vec<String>,
 }
 
-impl Lines {
+impl Lines<'_> {
     /// A variable of CMake's cache, if it has a value and is not what CMake calls not found.
     fn value(&self, name: &str) -> Option<String> {
         let line = self.cache.lines().find(|l| l.starts_with(&format!("{name}:")))?;
@@ -179,7 +181,7 @@ impl Lines {
         // Programs find cuBLAS where it was at build time, as CMake's own do, wherever the system does not know it.
         let dir = self.value("CUDA_cublas_LIBRARY").map(PathBuf::from);
         if let Some(dir) = dir.as_deref().and_then(Path::parent)
-            && cfg!(all(unix, not(target_os = "macos")))
+            && self.target.is_elf()
         {
             self.lines.push(format!("rustc-link-arg=-Wl,-rpath,{}", dir.display()));
         }
@@ -193,11 +195,11 @@ impl Lines {
         if self.value("GGML_CUDA_NO_VMM").is_none_or(|v| v != "ON") {
             self.found("CUDA_cuda_driver_LIBRARY", "dylib")?;
         }
-        if cfg!(windows) {
+        if self.target.os == "windows" {
             return self.found("CUDA_cudart_static_LIBRARY", "dylib"); // an import library by any name
         }
         self.found("CUDA_cudart_static_LIBRARY", "static:-bundle")?;
-        if cfg!(not(target_os = "macos")) {
+        if !self.target.is_macos() {
             self.library("rt");
         }
         Ok(())
@@ -215,8 +217,11 @@ impl Lines {
                 self.library(name);
             }
         }
-        if self.value("LLAMA_OPENSSL").is_some_and(|v| v == "ON") {
-            let ssl = self.value("OPENSSL_SSL_LIBRARY").map(PathBuf::from).unwrap_or_default();
+        let ssl = self.value("OPENSSL_SSL_LIBRARY").map(PathBuf::from);
+        if let Some(ssl) = ssl
+            && self.value("OPENSSL_INCLUDE_DIR").is_some()
+            && self.value("LLAMA_OPENSSL").is_some_and(|v| v == "ON")
+        {
             if let Some(dir) = ssl.parent() {
                 self.search(dir);
             }
@@ -229,12 +234,14 @@ impl Lines {
                     .into(),
             );
         }
-        let system: &[&str] = if cfg!(target_os = "macos") {
-            &["c++", "framework=Accelerate", "framework=Foundation"]
-        } else if cfg!(unix) {
-            &["stdc++", "pthread", "dl", "m"]
-        } else {
-            &[]
+        let target = self.target;
+        let system: &[&str] = match target.os.as_str() {
+            "macos" => &["c++", "framework=Accelerate", "framework=Foundation"],
+            "android" => &["c++_shared", "dl", "m"],
+            "freebsd" | "openbsd" => &["c++", "pthread", "m"],
+            _ if target.unix => &["stdc++", "pthread", "dl", "m"],
+            "windows" if target.env == "gnu" => &["stdc++"],
+            _ => &[], // with MSVC, archives name what they need
         };
         for library in system {
             self.library(library);

@@ -2,7 +2,8 @@
 //!
 //! `pin` says which llama.cpp, `fetch` obtains its source, `overlay` knows the edits and the files of ours, `edit` applies
 //! them to a copy, `gpu` checks what a GPU back end needs, `tree` keeps that copy and its build in the folder of `cache`
-//! that `key` names, `cmake` builds it, `link` tells Cargo.
+//! that `key` names, `cmake` builds it with the crates that `driver` calls, `link`
+//! tells Cargo.
 //! `embed` gives the edits to `turboquant patch`.
 
 #[cfg(all(feature = "bindgen", not(test)))]
@@ -10,6 +11,7 @@ mod bindings;
 #[allow(dead_code)] // some of it is for `turboquant cache`
 pub mod cache;
 pub mod cmake;
+pub mod driver;
 #[allow(dead_code, unused_imports)] // its reports are for `turboquant patch`
 pub mod edit;
 pub mod edit_file;
@@ -21,6 +23,7 @@ pub mod key;
 pub mod link;
 pub mod overlay;
 pub mod pin;
+pub mod target;
 pub mod tree;
 
 /// Errors are messages for the person who runs Cargo: what is wrong, and the way out.
@@ -45,7 +48,7 @@ pub fn run() -> Result<()> {
     }
 
     let env = env::Env::from_process()?;
-    for name in env.reaching.keys() {
+    for name in env.reaching.keys().cloned().chain(env::of_target(&env.target)) {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let pin = pins.choose(&env, &edits)?;
@@ -53,7 +56,7 @@ pub fn run() -> Result<()> {
     let tree = tree::Tree::build(&env, &pin)?;
     let libraries = out_dir.join("llama");
     link::adopt(&tree.out, &libraries, &env.gpu.backends)?;
-    link::emit(&libraries, &env.gpu.backends)?;
+    link::emit(&libraries, &env.target, &env.gpu.backends)?;
     // Without its tree, the next build makes one.
     println!("cargo::rerun-if-changed={}", tree.built.display());
     // For scripts and tests that go on with the same build (script/upstream-build).

@@ -9,7 +9,7 @@ use super::env::{self, Env};
 use super::pin::Pin;
 use super::{Result, cmake, fetch, key, overlay};
 
-/// `<cache>/build/<key>/{src,out}`.
+/// `<cache>/build/<key>/{src,build}`.
 pub struct Tree {
     pub dir: PathBuf,
     /// The edited source.
@@ -32,7 +32,7 @@ impl Tree {
         let dir = cache.tree(&key);
         let tree = Self {
             src: dir.join("src"),
-            out: dir.join("out"),
+            out: dir.join("build"),
             built: cache.built(&key),
             _in_use: cache.share(&Cache::use_lock(&key))?,
             dir,
@@ -58,7 +58,7 @@ impl Tree {
             fs::write(tree.dir.join("source"), from.as_os_str().as_encoded_bytes())
                 .map_err(show)?;
         }
-        cmake::build(env, pin, &found.cmake, &tree.src, &tree.out, &lock)?;
+        cmake::build(env, pin, &found.cmake, &tree.src, &tree.dir, &lock)?;
         cache.set_built(&key)?;
         drop(lock);
         cache.touch(&key)?;

@@ -4,6 +4,8 @@
 mod build;
 #[path = "build_script/cache.rs"]
 mod cached;
+#[path = "build_script/compilers.rs"]
+mod compilers;
 #[path = "build_script/overlay.rs"]
 mod overlaid;
 #[path = "build_script/pins.rs"]
@@ -21,6 +23,7 @@ use build::cache::{self, Cache};
 use build::env::Env;
 use build::gpu::{Backend, Settings};
 use build::pin::{Package, Pin, Pins, Registry};
+use build::target::Target;
 use build::{cmake, edit_file, env, fetch, gpu, link, tree};
 use sha2::{Digest, Sha256};
 
@@ -44,8 +47,13 @@ impl Bench {
             cache_limit: cache::DEFAULT_LIMIT,
             cmake: None,
             native: true,
-            cc: "cc".into(),
-            cxx: "c++".into(),
+            target: this_machine(),
+            driver: vec![
+                std::env::current_exe().unwrap().into(),
+                "performs_a_task".into(),
+                "--exact".into(),
+                "--nocapture".into(),
+            ],
             cargo: "cargo".into(),
             path: bin.into(),
             jobs: "1".into(),
@@ -58,6 +66,21 @@ impl Bench {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Its environment with these variables set.
+    fn with<'a>(&self, vars: impl IntoIterator<Item = (&'a str, &'a str)>) -> Env {
+        self.with_target(self.env.target.clone(), vars)
+    }
+
+    /// The same, to build for this target.
+    fn with_target<'a>(
+        &self,
+        target: Target,
+        vars: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Env {
+        let vars = vars.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Env { reaching: env::reaching(vars, &target), target, ..self.env.clone() }
     }
 
     /// Puts a program on PATH that prints `text` and exits with `code`.
@@ -78,6 +101,29 @@ impl Bench {
             .arg(text)
             .status();
         assert!(status.unwrap().success());
+    }
+}
+
+/// A target that is the host.
+fn this_machine() -> Target {
+    let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
+    let rest = if os == "macos" { "apple-darwin" } else { "unknown-linux-gnu" };
+    let triple = format!("{arch}-{rest}");
+    Target {
+        host: triple.clone(),
+        triple,
+        os: os.into(),
+        arch: arch.into(),
+        env: if os == "macos" { "" } else { "gnu" }.into(),
+        unix: cfg!(unix),
+    }
+}
+
+/// What the build script's program does when it is run again: this program, with the name of this test.
+#[test]
+fn performs_a_task() {
+    if let Some(task) = env::task() {
+        build::driver::perform(&task);
     }
 }
 
@@ -428,7 +474,7 @@ fn cuda_links_what_cmake_found() {
                  CUDA_cuda_driver_LIBRARY:FILEPATH=/t/lib64/stubs/libcuda.so\n\
                  NCCL_LIBRARY:FILEPATH=NCCL_LIBRARY-NOTFOUND\nGGML_CUDA_NCCL:BOOL=ON\n";
     let out = built(&bench, "ggml-cuda", cache);
-    let lines = link::lines(&out, &[Backend::Cuda]).unwrap();
+    let lines = link::lines(&out, &bench.env.target, &[Backend::Cuda]).unwrap();
     let libraries: Vec<_> =
         lines.iter().filter_map(|l| l.strip_prefix("rustc-link-lib=")).collect();
     let order = [
@@ -451,18 +497,18 @@ fn cuda_links_what_cmake_found() {
         assert!(lines.iter().any(|l| l == line), "{line} is not in {lines:?}");
     }
 
-    let cpu = link::lines(&out, &[]).unwrap();
+    let cpu = link::lines(&out, &bench.env.target, &[]).unwrap();
     assert!(!cpu.iter().any(|l| l.contains("cu")), "{cpu:?}");
 
     let without = cache.replace("/t/lib64/stubs/libcuda.so", "CUDA_cuda_driver_LIBRARY-NOTFOUND");
     built(&bench, "ggml-cuda", &without);
-    let error = link::lines(&out, &[Backend::Cuda]).unwrap_err();
+    let error = link::lines(&out, &bench.env.target, &[Backend::Cuda]).unwrap_err();
     assert!(
         error.contains("CUDA_cuda_driver_LIBRARY") && error.contains("TQ_CMAKE_ARGS"),
         "{error}"
     );
     built(&bench, "ggml-cuda", &(without + "GGML_CUDA_NO_VMM:BOOL=ON\n"));
-    let lines = link::lines(&out, &[Backend::Cuda]).unwrap();
+    let lines = link::lines(&out, &bench.env.target, &[Backend::Cuda]).unwrap();
     assert!(!lines.iter().any(|l| l.ends_with("=cuda")), "{lines:?}");
 }
 
@@ -470,7 +516,7 @@ fn cuda_links_what_cmake_found() {
 fn vulkan_links_what_cmake_found() {
     let bench = Bench::new();
     let out = built(&bench, "ggml-vulkan", "Vulkan_LIBRARY:FILEPATH=/v/libvulkan.so\n");
-    let lines = link::lines(&out, &[Backend::Vulkan]).unwrap();
+    let lines = link::lines(&out, &bench.env.target, &[Backend::Vulkan]).unwrap();
     for line in [
         "rustc-link-lib=static:-bundle=ggml-vulkan",
         "rustc-link-search=native=/v",
@@ -478,16 +524,16 @@ fn vulkan_links_what_cmake_found() {
     ] {
         assert!(lines.iter().any(|l| l == line), "{line} is not in {lines:?}");
     }
-    let error = link::lines(&out, &[Backend::Cuda]).unwrap_err();
+    let error = link::lines(&out, &bench.env.target, &[Backend::Cuda]).unwrap_err();
     assert!(error.contains("without libggml-cuda.a"), "{error}");
 
     // The source of the server is not in every package.
     fs::remove_file(out.join("libllama-server-impl.a")).unwrap();
-    let error = link::lines(&out, &[]).unwrap_err();
+    let error = link::lines(&out, &bench.env.target, &[]).unwrap_err();
     assert!(error.contains("without libllama-server-impl.a"), "{error}");
     let cache = fs::read_to_string(out.join("CMakeCache.txt")).unwrap();
     fs::write(out.join("CMakeCache.txt"), cache + "LLAMA_BUILD_SERVER:BOOL=OFF\n").unwrap();
-    let lines = link::lines(&out, &[]).unwrap();
+    let lines = link::lines(&out, &bench.env.target, &[]).unwrap();
     assert!(!lines.iter().any(|l| l.contains("server") || l.contains("llama-cli")), "{lines:?}");
 }
 

@@ -31,7 +31,7 @@ fn run() -> String {
     }
     command.arg("-I").arg(root.join("ggml-ext/ggml/src/ggml-cuda"));
     command.arg(root.join("tests/device/cuda/writes.cpp"));
-    command.arg(tree.join("out/ggml/src/libggml-base.a")).args(["-lpthread", "-lm"]);
+    command.arg(tree.join("build/ggml/src/libggml-base.a")).args(["-lpthread", "-lm"]);
     if cfg!(target_os = "linux") {
         command.arg("-fopenmp"); // as llama.cpp is built
     }

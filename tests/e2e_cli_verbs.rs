@@ -410,8 +410,8 @@ fn cache_folder() -> tempfile::TempDir {
     let day = Duration::from_secs(24 * 3600);
     for (name, bytes, days) in [("1a", 3000, Some(5)), ("2b", 2000, Some(1)), ("3c", 100, None)] {
         let tree = dir.path().join("build").join(name);
-        std::fs::create_dir_all(tree.join("out")).expect("a folder");
-        std::fs::write(tree.join("out/lib.a"), vec![0; bytes]).expect("a file");
+        std::fs::create_dir_all(tree.join("build")).expect("a folder");
+        std::fs::write(tree.join("build/lib.a"), vec![0; bytes]).expect("a file");
         std::fs::write(tree.join("built"), "").expect("a file");
         if let Some(days) = days {
             let used = std::fs::File::create(tree.join("used")).expect("a file");

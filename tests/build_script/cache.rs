@@ -200,9 +200,15 @@ fn a_failed_install_leaves_nothing_and_harms_no_build() {
 
 // -- keys ------------------------------------------------------------------------------------------
 
+/// A compiler of this version, which is gcc by its macros and by what it does not know.
+pub fn compiler(version: &str) -> String {
+    format!("case $1 in -E) echo '\"gcc\"' ;; '-?') exit 1 ;; *) echo {version} ;; esac")
+}
+
 fn with_tools(bench: &Bench) {
-    for name in ["cc", "c++", "cmake"] {
-        bench.script(name, &format!("echo {name} 1"));
+    bench.script("cmake", "echo cmake 1");
+    for name in ["cc", "c++"] {
+        bench.script(name, &compiler(&format!("{name} 1")));
     }
 }
 
@@ -218,10 +224,14 @@ fn whatever_reaches_a_build_is_in_its_key() {
     };
     let env = &bench.env;
     add("nothing", env);
-    for name in env::REACHING.into_iter().chain(["CMAKE_NO_SUCH_VARIABLE", "NIX_LDFLAGS"]) {
+    let fixed = env::REACHING.into_iter().chain(["CMAKE_NO_SUCH_VARIABLE", "NIX_LDFLAGS"]);
+    // Compilers come later: these would be none.
+    let of_target = env::of_target(&env.target)
+        .filter(|name| !["CC", "CXX"].iter().any(|compiler| name.contains(compiler)))
+        .filter(|name| !env::REACHING.contains(&name.as_str()));
+    for name in fixed.map(String::from).chain(of_target) {
         for value in ["/a", "/b"] {
-            let vars = [(OsString::from(name), OsString::from(value))];
-            add(&format!("{name}={value}"), &Env { reaching: env::reaching(vars), ..env.clone() });
+            add(&format!("{name}={value}"), &bench.with([(name.as_str(), value)]));
         }
     }
     add("TQ_NATIVE", &Env { native: false, ..env.clone() });
@@ -234,16 +244,19 @@ fn whatever_reaches_a_build_is_in_its_key() {
     bench.script("ninja", "");
     add("ninja", env);
     for name in ["cc", "c++"] {
-        bench.script(name, &format!("echo {name} 2"));
+        bench.script(name, &compiler(&format!("{name} 2")));
         add(&format!("the version of {name}"), env);
         age(&bench.path("bin").join(name), DAY);
         add(&format!("{name}, updated"), env);
-        bench.script(&format!("other-{name}"), &format!("echo {name} 2"));
+        bench.script(&format!("other-{name}"), &compiler(&format!("{name} 2")));
     }
-    add("CC", &Env { cc: "other-cc".into(), ..env.clone() });
-    add("CXX", &Env { cxx: "other-c++".into(), ..env.clone() });
+    for (variable, compiler) in [("CC", "other-cc"), ("CXX", "other-c++")] {
+        for name in env.target.names(variable) {
+            add(&name, &bench.with([(name.as_str(), compiler)]));
+        }
+    }
     let last = keys.last().unwrap().1.clone();
-    let env = Env { cxx: "other-c++".into(), ..env.clone() };
+    let env = bench.with([("CXX", "other-c++")]);
     assert_eq!(
         key::of(&env, &super::pin()).unwrap().key,
         last,
@@ -256,7 +269,8 @@ fn flags_of_cargo_and_empty_variables_reach_nothing() {
     let vars = ["CFLAGS", "CXXFLAGS", "MAKEFLAGS", "HOME", "PATH", "CARGO_MANIFEST_DIR"];
     let set = vars.map(|name| (OsString::from(name), OsString::from("x")));
     let empty = [(OsString::from("CPATH"), OsString::new())];
-    assert_eq!(env::reaching(set.into_iter().chain(empty)).len(), 0);
+    let target = super::this_machine();
+    assert_eq!(env::reaching(set.into_iter().chain(empty), &target).len(), 0);
 }
 
 // -- trees -----------------------------------------------------------------------------------------
@@ -269,7 +283,7 @@ const ARCHIVES: &str = "turboquant-main llama-bench-impl llama-completion-impl l
 /// A package without edits, a llama.cpp of one file, and a cmake that makes empty archives: `log` has a line for each
 /// build. It waits while there is the file `stop`, and fails if there is the file `fail`; what it started then goes on, with
 /// its standard input, for which shells put /dev/null in the background unless it is another number's.
-fn with_package(bench: &mut Bench) -> Pin {
+pub fn with_package(bench: &mut Bench) -> Pin {
     with_tools(bench);
     let root = bench.path("package");
     for dir in ["vendor/edits", "vendor/port", "ggml-ext"] {
@@ -280,7 +294,7 @@ fn with_package(bench: &mut Bench) -> Pin {
     fs::write(src.join("ggml/include/ggml.h"), "enum ggml_type {};\n").unwrap();
     let script = format!(
         "PATH=/usr/bin:/bin\ncase $1 in\n--version) echo cmake 1 ;;\n\
-         -S) [ -f \"$2/ggml/include/ggml.h\" ] && echo LLAMA_OPENSSL:BOOL=OFF >\"$4/CMakeCache.txt\" ;;\n\
+         /*) [ -f \"$1/ggml/include/ggml.h\" ] && echo LLAMA_OPENSSL:BOOL=OFF >\"$3/CMakeCache.txt\" ;;\n\
          --build)\ncd {}\necho build >>log\nwhile [ -e stop ]; do sleep 0.02; done\n\
          if [ -e fail ]; then exec 3<&0; (while [ -e fail ]; do sleep 0.02; done) <&3 & echo compilers go on; exit 1; fi\n\
          for name in {ARCHIVES}; do printf 0123456789 >\"$2/lib$name.a\"; done ;;\nesac",
@@ -312,7 +326,7 @@ fn builds_that_want_the_same_tree_build_it_once() {
         thread::sleep(Duration::from_millis(200)); // the others do what they do, and must wait
         fs::remove_file(bench.path("stop")).unwrap();
         let dirs: Vec<_> = builds.into_iter().map(|b| b.join().unwrap().unwrap()).collect();
-        assert!(dirs.iter().all(|dir| *dir == dirs[0] && dir.join("out/libggml.a").is_file()));
+        assert!(dirs.iter().all(|dir| *dir == dirs[0] && dir.join("build/libggml.a").is_file()));
     });
     assert_eq!(lines(&bench.path("log")), 1);
 }
@@ -337,7 +351,7 @@ fn the_next_build_goes_on_with_the_tree_of_a_killed_one_when_its_compilers_are_d
     fs::write(dir.join("src.tmp/half"), "").unwrap();
     fs::remove_file(bench.path("fail")).unwrap();
     let tree = Tree::build(&bench.env, &pin).unwrap();
-    assert_eq!(names(&tree.dir), ["built", "out", "source", "src", "used"]);
+    assert_eq!(names(&tree.dir), ["build", "build.log", "built", "source", "src", "used"]);
     assert!(!tree.src.join("half").exists());
     assert_eq!(names(&cache.dir.join("build")), [key]);
 }
@@ -370,7 +384,7 @@ fn links_hold_when_a_tree_goes_and_the_next_build_makes_it_again() {
     drop(tree);
     assert_eq!(cache.remove(&entry(cache, &dir)).unwrap(), Removal::Removed);
     assert!(!built.exists() && names(&cache.dir.join("build")).is_empty());
-    let lines = link::lines(&linked, &[]).unwrap();
+    let lines = link::lines(&linked, &bench.env.target, &[]).unwrap();
     let search: Vec<_> = lines.iter().filter(|l| l.starts_with("rustc-link-search")).collect();
     assert_eq!(search, [&format!("rustc-link-search=native={}", linked.display())]);
     assert_eq!(fs::read(&ggml).unwrap(), b"0123456789");

@@ -25,7 +25,7 @@ pub fn options() -> Vec<String> {
 
 /// A value of its CMakeCache.txt.
 fn cached(name: &str) -> String {
-    let file = tree().join("out/CMakeCache.txt");
+    let file = tree().join("build/CMakeCache.txt");
     let text = std::fs::read_to_string(file).expect("the cache of CMake");
     let value = text.lines().find_map(|line| {
         let (_, value) = line.strip_prefix(name)?.strip_prefix(':')?.split_once('=')?;

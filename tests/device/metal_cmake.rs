@@ -34,7 +34,8 @@ fn run(command: &mut Command) {
 
 /// The CMake that built llama.cpp.
 fn cmake() -> PathBuf {
-    let cache = std::fs::read_to_string(tree().join("out/CMakeCache.txt")).expect("CMake's cache");
+    let cache =
+        std::fs::read_to_string(tree().join("build/CMakeCache.txt")).expect("CMake's cache");
     let line = cache.lines().find_map(|l| l.strip_prefix("CMAKE_COMMAND:INTERNAL="));
     line.expect("a CMake").into()
 }

@@ -163,7 +163,7 @@ impl Program {
             objects
         });
 
-        let base = tree().join("out/ggml/src/libggml-base.a");
+        let base = tree().join("build/ggml/src/libggml-base.a");
         let from: Vec<String> = objects.iter().map(|o| o.to_string_lossy().into_owned()).collect();
         let mut from: Vec<&str> = from.iter().map(String::as_str).collect();
         from.push(base.to_str().expect("a path"));

@@ -46,7 +46,7 @@ struct Fake {
 impl Fake {
     fn new() -> Self {
         let fake = Self { dir: tempfile::tempdir().expect("a folder") };
-        let (src, out) = ("tree/src/", "tree/out/");
+        let (src, out) = ("tree/src/", "tree/build/");
         fake.write(&format!("{src}include/llama.h"), "int llama(void);\n");
         for file in
             ["include/llama-cpp.h", "include/llama-kv-calib.h", "ggml/include/ggml.h", "LICENSE"]
@@ -125,7 +125,7 @@ impl Fake {
 
     fn install(&self, args: &[&str]) -> Finished {
         let (bin, core, tree) =
-            (self.path("bin"), self.path("tree/out/libturboquant.a"), self.path("tree"));
+            (self.path("bin"), self.path("tree/build/libturboquant.a"), self.path("tree"));
         let built = ["--bin-dir", text(&bin), "--core", text(&core), "--tree", text(&tree)];
         run(&format!("{ROOT}/script/install"), &[&built, args].concat(), &[], LIMIT)
     }
@@ -185,14 +185,14 @@ fn what_a_gpu_build_lacks_is_said() {
     let fake = Fake::new();
     let prefix = fake.path("prefix");
     let prefix = ["--prefix", text(&prefix)];
-    let cache = fake.path("tree/out/CMakeCache.txt");
+    let cache = fake.path("tree/build/CMakeCache.txt");
     let whole = fs::read_to_string(&cache).expect("a file");
     let without = whole
         .replace(text(&fake.path("cuda/lib64/libcublasLt.so")), "CUDA_cublasLt_LIBRARY-NOTFOUND");
     fs::write(&cache, without).expect("a file");
     fake.install(&prefix).assert_refused(&["CUDA_cublasLt_LIBRARY", "build it again"]);
     fs::write(&cache, whole).expect("a file");
-    fake.write("tree/out/libggml-sycl.a", "");
+    fake.write("tree/build/libggml-sycl.a", "");
     fake.install(&prefix).assert_refused(&["libggml-sycl.a", "not known here"]);
     assert!(!fake.path("prefix").exists());
     fake.install(&["--features", "cuda"]).assert_refused(&["--prefix DIR is needed"]);
