@@ -11,8 +11,6 @@ mod texts;
 use std::fmt::Display;
 use std::thread;
 
-use llama_turboquant::llama::LLAMA_CPP;
-
 use crate::common::api::tiny;
 
 /// What macOS gives threads, of which llama-server answers requests by some.
@@ -20,7 +18,7 @@ const STACK: usize = 512 << 10;
 
 /// Whether llama.cpp has limits of its own, of which some are stricter than ours and met first.
 fn upstream_has_limits() -> bool {
-    LLAMA_CPP != "0c1e57098"
+    !cfg!(tq_pin = "0.25.3")
 }
 
 /// Parentheses of a grammar, and what an error says about them.

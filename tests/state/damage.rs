@@ -4,9 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use llama_turboquant::llama::CacheType::{self, F16, Q8_0, Turbo3, Turbo4};
-use llama_turboquant::llama::{
-    Context, ContextParams, FlashAttention, LLAMA_CPP, StateError, Token,
-};
+use llama_turboquant::llama::{Context, ContextParams, FlashAttention, StateError, Token};
 
 use crate::common::api::tiny;
 use crate::common::state::{HEAD, reseal, xxh64};
@@ -211,7 +209,7 @@ fn a_file_that_lost_its_end_is_refused() {
 
 /// Whether upstream's states have the sizes of rotations, and ours have no flags of them.
 fn upstream_tells_rotations() -> bool {
-    LLAMA_CPP != "0c1e57098"
+    !cfg!(tq_pin = "0.25.3")
 }
 
 /// A state as upstream's llama.cpp writes it: without a head, and without our flags.
