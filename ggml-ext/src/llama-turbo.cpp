@@ -290,7 +290,8 @@ ggml_type llama_turbo_packed_type(ggml_type type_k) {
     if (!is_turbo(type_k)) {
         return type_k;
     }
-    LLAMA_LOG_INFO("%s: rows that are not rotated are of type %s, not %s\n", __func__, ggml_type_name(GGML_TYPE_Q8_0), ggml_type_name(type_k));
+    // one text for all types: `turboquant plan` asks for several, and shows a warning once
+    LLAMA_LOG_WARN("%s: rows that cannot be rotated are kept as %s: K takes more memory than its type says\n", __func__, ggml_type_name(GGML_TYPE_Q8_0));
     return GGML_TYPE_Q8_0;
 }
 

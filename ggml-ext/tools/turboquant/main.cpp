@@ -15,8 +15,8 @@ int llama_cli       (int argc, char ** argv);
 int llama_server    (int argc, char ** argv);
 #else
 static int has_no_server(const char * name) {
-    fprintf(stderr, "error: there is no %s in this build: the package of llama.cpp that it was made of has no source of the server. "
-            "build with TQ_LLAMA_PIN=0.25.3, or with TQ_LLAMA_SRC=<a checkout>\n", name);
+    fprintf(stderr, "error: there is no %s in this build: its llama.cpp came without tools/server. "
+            "build without TQ_LLAMA_SRC, or with TQ_LLAMA_SRC=<a whole checkout>\n", name);
     return 1;
 }
 static int llama_cli   (int, char **) { return has_no_server("llama-cli"); }
