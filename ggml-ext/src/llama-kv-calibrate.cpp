@@ -66,11 +66,6 @@ static std::string why_not_run(const llama_model & model) {
     if (llama_model_has_encoder(&model)) {
         return "the model has an encoder, which a text alone does not run";
     }
-    for (const uint32_t il : llama_turbo_kv_layers(model)) {
-        if (model.hparams.n_embd_head_k(il) % 64 != 0) {
-            return format("layer %u has head_dim %u, which is padded: scales are fitted to whole blocks, where it is a multiple of 64", il, model.hparams.n_embd_head_k(il));
-        }
-    }
     if (llama_vocab_type(llama_model_get_vocab(&model)) == LLAMA_VOCAB_TYPE_NONE) {
         return "the model has no vocabulary to cut a text into tokens with";
     }

@@ -2,6 +2,7 @@
 
 use super::attend::Token;
 use super::layer::Layer;
+use crate::codec::QK;
 
 /// Keys next to each other that share an anchor.
 const RUN: usize = 64;
@@ -67,9 +68,14 @@ fn residuals(keys: &[f32], dim: usize) -> Vec<f32> {
     residuals
 }
 
-/// Values that the cache rotates together: as many as the largest power of two that divides `dim`.
-pub(super) fn rotation_width(dim: usize) -> usize {
-    1 << dim.trailing_zeros()
+/// Values that a key takes in the cache: whole blocks, of which the last one may end in zeros.
+pub(super) fn padded(dim: usize) -> usize {
+    dim.next_multiple_of(QK)
+}
+
+/// Values that the cache rotates together: as many as the largest power of two that divides a padded key.
+pub(super) fn rotation_width(padded: usize) -> usize {
+    1 << padded.trailing_zeros()
 }
 
 #[cfg(test)]
@@ -94,5 +100,6 @@ mod tests {
     #[test]
     fn rotations_are_as_wide_as_a_power_of_two_can_be() {
         assert_eq!([64, 128, 192, 256, 320].map(rotation_width), [64, 128, 64, 256, 64]);
+        assert_eq!([1, 40, 64, 80, 112, 160].map(padded), [64, 64, 64, 128, 128, 192]);
     }
 }

@@ -2,22 +2,21 @@
 
 use std::array;
 
-use crate::codec::QK;
-
 /// Values that a sum takes at once: four vectors of four, so that additions do not wait for each other.
 const LANES: usize = 16;
 
-const _: () = assert!(QK.is_multiple_of(LANES));
-
-/// `out[i] = x . rows[i]`. `x`: n values, `n % 64 == 0`. `rows`: `[out.len()][n]`.
+/// `out[i] = x . rows[i]`. `x`: n values. `rows`: `[out.len()][n]`.
 pub(super) fn dots(x: &[f32], rows: &[f32], out: &mut [f32]) {
     debug_assert_eq!(rows.len(), x.len() * out.len());
+    let (x_lanes, x_rest) = x.as_chunks::<LANES>();
     for (out, row) in out.iter_mut().zip(rows.chunks_exact(x.len())) {
+        let (row_lanes, row_rest) = row.as_chunks::<LANES>();
         let mut sums = [[0.0; 4]; 4];
-        for (x, y) in x.as_chunks::<LANES>().0.iter().zip(row.as_chunks::<LANES>().0) {
+        for (x, y) in x_lanes.iter().zip(row_lanes) {
             add(&mut sums, |lane| x[lane] * y[lane]);
         }
-        *out = total(sums);
+        let rest = x_rest.iter().zip(row_rest).map(|(x, y)| x * y);
+        *out = total(sums) + rest.sum::<f32>();
     }
 }
 

@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::attend::Token;
 use super::pairs::Pairs;
-use crate::codec::QK;
 
 /// Keys and values of a layer, and the queries that read them.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +16,7 @@ pub struct Layer<'a> {
     pub n_kv: usize,
     /// Heads of keys and of values.
     pub n_head_kv: usize,
-    /// Channels of a key; a positive multiple of 64.
+    /// Channels of a key. A cache pads them to whole blocks of 64.
     pub head_dim: usize,
     /// Channels of a value.
     pub head_dim_v: usize,
@@ -96,12 +95,6 @@ pub enum FitError {
     Empty {
         /// The dimension.
         name: &'static str,
-    },
-    /// Keys that are not whole blocks.
-    #[error("head_dim {head_dim} is not a positive multiple of {QK}, the values of a block")]
-    HeadDim {
-        /// Channels of a key.
-        head_dim: usize,
     },
     /// Query heads that KV heads do not divide.
     #[error(
@@ -197,15 +190,13 @@ impl<'a> Layer<'a> {
         for (name, n) in [
             ("n_kv", n_kv),
             ("n_head_kv", n_head_kv),
+            ("head_dim", head_dim),
             ("head_dim_v", head_dim_v),
             ("the number of sets of queries", queries.len()),
         ] {
             if n == 0 {
                 return Err(FitError::Empty { name });
             }
-        }
-        if head_dim == 0 || !head_dim.is_multiple_of(QK) {
-            return Err(FitError::HeadDim { head_dim });
         }
         let n_rot = pairs.n_rot();
         if n_rot > head_dim || !n_rot.is_multiple_of(2) {

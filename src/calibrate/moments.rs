@@ -6,7 +6,7 @@
 //! sum of A_cc' s_c'^2 / s_c^2. A softcap's slope is left out: candidates are judged with it.
 
 use super::Weights;
-use super::head::{Head, rotation_width};
+use super::head::{Head, padded, rotation_width};
 use super::kernels::{distance2, weighted_sum};
 
 /// A of a KV head, `[dim][dim]`, for each kind of weights.
@@ -77,7 +77,7 @@ fn add_product(sums: &mut [f64], rows: &[f32], columns: &[f32]) {
 
 /// Clears what no error can reach: a rotation spreads it over its own channels alone.
 fn keep_rotated_together(sums: &mut [f64], dim: usize) {
-    let width = rotation_width(dim);
+    let width = rotation_width(padded(dim));
     for (row, sums) in sums.chunks_exact_mut(dim).enumerate() {
         for (column, sum) in sums.iter_mut().enumerate() {
             if row / width != column / width {

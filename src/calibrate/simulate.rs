@@ -1,6 +1,6 @@
 //! Attention with quantized keys: what some scales are worth.
 
-use super::head::{Head, rotation_width};
+use super::head::{Head, padded, rotation_width};
 use crate::codec::TurboType;
 use crate::codec::rotation::wht;
 use crate::rows::{dequantize_row, quantize_row, row_bytes};
@@ -60,15 +60,19 @@ fn attend(head: &Head, keys: &[f32], mut show: impl FnMut(&[f32])) {
 
 /// `[n_kv][dim]`: keys as a cache returns them that holds H(scale * (k - m)).
 pub(super) fn quantized(head: &Head, scale: &[f32]) -> Vec<f32> {
-    let width = rotation_width(head.dim);
+    let padded = padded(head.dim);
+    let width = rotation_width(padded);
     let rotate = |rows: &mut [f32]| {
         for values in rows.chunks_exact_mut(width) {
             wht(values).expect("a power of two");
         }
     };
-    let mut rows = head.residuals.clone();
-    for row in rows.chunks_exact_mut(head.dim) {
-        row.iter_mut().zip(scale).for_each(|(x, s)| *x *= s);
+    let residuals = || head.residuals.chunks_exact(head.dim);
+    let mut rows = vec![0.0; residuals().len() * padded];
+    for (row, residual) in rows.chunks_exact_mut(padded).zip(residuals()) {
+        for ((x, residual), s) in row.iter_mut().zip(residual).zip(scale) {
+            *x = residual * s;
+        }
     }
     rotate(&mut rows);
     let lengths = "rows are whole blocks";
@@ -76,11 +80,12 @@ pub(super) fn quantized(head: &Head, scale: &[f32]) -> Vec<f32> {
     quantize_row(TYPE, &rows, &mut bytes).expect(lengths);
     dequantize_row(TYPE, &bytes, &mut rows).expect(lengths);
     rotate(&mut rows);
-    let cells = rows.chunks_exact_mut(head.dim).zip(head.keys.chunks_exact(head.dim));
-    for ((row, key), residual) in cells.zip(head.residuals.chunks_exact(head.dim)) {
-        for (((x, key), residual), s) in row.iter_mut().zip(key).zip(residual).zip(scale) {
-            *x = key + (*x / s - residual);
+    let mut keys = head.keys.clone();
+    let cells = keys.chunks_exact_mut(head.dim).zip(rows.chunks_exact(padded));
+    for ((key, row), residual) in cells.zip(residuals()) {
+        for (((key, x), residual), s) in key.iter_mut().zip(row).zip(residual).zip(scale) {
+            *key += x / s - residual;
         }
     }
-    rows
+    keys
 }

@@ -45,8 +45,8 @@ has to be the same on each way, and as near to f16 as the type allows, measured 
 How to read the table:
 
 - **turbo**: whether keys (K) and values (V) can be of the types turbo2, turbo3 and turbo4. Models differ in head_dim within
-  an architecture, and a head_dim that is no multiple of 64 is treated as the notes say of an architecture whose
-  models have one.
+  an architecture: with one that is no multiple of 64 turbo types pad the heads, with anchors and scales, where the graph does not
+  write the cache by itself.
 - **anchors**: whether keys can have [anchors](keys.md). Where they cannot, contexts go without.
 - **scales**: whether [key scales](keys.md) can be fitted to the model.
 - **shift**: whether llama.cpp can move a sequence of the model's cache up when the context is full.

@@ -22,6 +22,7 @@ pub mod steps;
 pub mod t5;
 pub mod tools;
 pub mod tree;
+pub mod widened;
 
 use llama_turboquant::llama::sys::ggml_type;
 

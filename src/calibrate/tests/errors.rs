@@ -14,15 +14,13 @@ fn refusal(change: impl FnOnce(&mut Data)) -> String {
 fn dimensions_of_zero() {
     assert_eq!(refusal(|data| data.n_kv = 0), "n_kv is 0");
     assert_eq!(refusal(|data| data.n_head_kv = 0), "n_head_kv is 0");
+    assert_eq!(refusal(|data| data.head_dim = 0), "head_dim is 0");
     assert_eq!(refusal(|data| data.head_dim_v = 0), "head_dim_v is 0");
     assert_eq!(refusal(|data| data.sets.clear()), "the number of sets of queries is 0");
 }
 
 #[test]
 fn dimensions_that_do_not_fit() {
-    let head_dim = |n: usize| refusal(|data| data.head_dim = n);
-    assert_eq!(head_dim(0), "head_dim 0 is not a positive multiple of 64, the values of a block");
-    assert_eq!(head_dim(80), "head_dim 80 is not a positive multiple of 64, the values of a block");
     let n_head = |n: usize| refusal(|data| data.sets[0].n_head = n);
     let heads = "of queries[0] is not a positive multiple of n_head_kv 2";
     assert_eq!(n_head(0), format!("n_head 0 {heads}"));
