@@ -42,7 +42,7 @@ fn info_tells_of_a_model() {
     let folder = Folder::new(80);
     let ran = turboquant(&["info", &folder.model()]);
     ran.assert_success();
-    for word in ["head_dim          80", "multiple of 64", "use f16"] {
+    for word in ["head_dim          80", "pad heads of 80 values to 128", "use f16"] {
         assert!(ran.stdout.contains(word), "no {word}: {}", ran.stdout);
     }
 }
@@ -112,16 +112,35 @@ fn info_names_the_key_scales_of_a_model() {
     assert!(line.starts_with("none yet"), "{line}");
 }
 
+/// Scales are fitted to rotated keys, and make others worse.
+#[test]
+fn scales_are_refused_where_the_rotation_is_off() {
+    let folder = Folder::new(64);
+    let text = folder.write("text.txt", "words ".repeat(100));
+    let model = folder.model();
+    let args =
+        ["eval", "-m", &model, "-f", &text, "--pairs", "q8_0", "-c", "128", "--kv-calib", "auto"];
+    let cache = folder.path("cache");
+    let ran = |disabled| {
+        run(
+            TURBOQUANT,
+            &args,
+            &[("LLAMA_ATTN_ROT_DISABLE", disabled), ("LLAMA_CACHE", &cache)],
+            LIMIT,
+        )
+    };
+    ran("0").assert_success();
+    assert_error(&ran("1"), 1, &["LLAMA_ATTN_ROT_DISABLE=1", "rotation", "scales"]);
+}
+
 #[test]
 fn info_says_why_a_model_has_no_key_scales() {
-    let folder = Folder::new(80);
+    let folder = Folder::new(64);
     let latent = folder.path("latent.gguf");
     write_latent_model(Path::new(&latent));
     let encoder = folder.path("t5.gguf");
     write_t5(Path::new(&encoder));
-    for (model, reason) in
-        [(folder.model(), "head_dim 80"), (latent, "latent (MLA)"), (encoder, "has an encoder")]
-    {
+    for (model, reason) in [(latent, "latent (MLA)"), (encoder, "has an encoder")] {
         let (line, json) = key_scales(&model, &[]);
         assert!(line.starts_with("none: ") && line.contains(reason), "{line}");
         assert_eq!(json["state"], "none");

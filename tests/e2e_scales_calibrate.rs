@@ -367,15 +367,6 @@ fn the_model_is_not_overwritten() {
 }
 
 #[test]
-fn a_head_dim_that_is_not_rotated_is_refused() {
-    let folder = Folder::new(Tiny::new(80));
-    let (error, log) = fails(&folder.model, &folder.out, &n_tokens(256));
-    assert!(matches!(error, CalibrateError::Calibrate { .. }), "{error}");
-    assert!(log.contains("head_dim 80") && log.contains("multiple of 64"), "{log}");
-    folder.assert_untouched();
-}
-
-#[test]
 fn latent_attention_is_refused() {
     let folder = tiny();
     write_latent_model(&folder.model);

@@ -264,6 +264,9 @@ fit_ptr llama_kv_fit_find(llama_model & model, const llama_context_params & para
     }
 
     std::string why = llama_kv_scales_why_not(model);
+    if (why.empty()) {
+        why = llama_turbo_why_not_rotated(model, params);
+    }
     if (by_default && why.empty()) {
         why = why_not_draft(model, params);
     }

@@ -21,8 +21,7 @@ bool llama_kv_calib_has_norms(const llama_model & model) {
     return !layers.empty() && std::all_of(layers.begin(), layers.end(), [&](uint32_t il) {
         const uint32_t n_embd_head = model.hparams.n_embd_head_k(il);
         const auto &   layer       = model.layers[il];
-        // keys of other sizes are not rotated: their blocks have scales of their own, and those of channels gain nothing
-        return n_embd_head % 64 == 0 && is_of_head(layer.attn_q_norm, n_embd_head) && is_of_head(layer.attn_k_norm, n_embd_head);
+        return is_of_head(layer.attn_q_norm, n_embd_head) && is_of_head(layer.attn_k_norm, n_embd_head);
     });
 }
 

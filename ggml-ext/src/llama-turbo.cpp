@@ -98,6 +98,12 @@ static const char * exceptions(const llama_context_params & params, bool is_k) {
 // checks
 //
 
+// the value by which the environment switches the rotation off, or null
+static const char * rotation_disabled() {
+    const char * value = getenv("LLAMA_ATTN_ROT_DISABLE");
+    return value && atoi(value) ? value : nullptr;
+}
+
 // whether heads can be padded: not where a graph reads and writes the cache by itself, or takes values from keys
 static bool pads_heads(const llama_model & model) {
     return !model.hparams.is_mla() && !llama_turbo_has_own_attention(model);
@@ -205,8 +211,7 @@ static bool check_params(const llama_model & model, llama_context_params & param
         return false;
     }
 
-    const char * rot_disable = getenv("LLAMA_ATTN_ROT_DISABLE");
-    if (rot_disable && atoi(rot_disable)) {
+    if (const char * rot_disable = rotation_disabled()) {
         LLAMA_LOG_ERROR("%s: cache types K (%s), V (%s): turbo is a code for rotated data, but LLAMA_ATTN_ROT_DISABLE=%s switches the rotation off. "
                 "unset it, or use q8_0 or f16 instead\n", __func__, types_k.describe().c_str(), types_v.describe().c_str(), rot_disable);
         return false;
@@ -243,8 +248,30 @@ bool llama_turbo_check_params(const llama_model & model, llama_context_params & 
     return false;
 }
 
+static llama_kv_policy k_types(const llama_model & model, const llama_context_params & params) {
+    return llama_kv_policy(params.type_k, exceptions(params, true), llama_turbo_kv_layers(model).size());
+}
+
 bool llama_turbo_any_turbo_k(const llama_model & model, const llama_context_params & params) {
-    return is_turbo(params.type_k) || any(llama_kv_policy(params.type_k, exceptions(params, true), llama_turbo_kv_layers(model).size()), is_turbo);
+    return is_turbo(params.type_k) || any(k_types(model, params), is_turbo);
+}
+
+std::string llama_turbo_why_not_rotated(const llama_model & model, const llama_context_params & params) {
+    // heads of turbo types are padded until they can be rotated
+    if (llama_turbo_any_turbo_k(model, params) || !any(k_types(model, params), ggml_is_quantized)) {
+        return "";
+    }
+    if (const char * disabled = rotation_disabled()) {
+        return std::string("LLAMA_ATTN_ROT_DISABLE=") + disabled + " switches off the rotation, to which scales are fitted";
+    }
+    for (const uint32_t il : llama_turbo_kv_layers(model)) {
+        const uint32_t n_embd_head = model.hparams.n_embd_head_k(il);
+        if (n_embd_head % 64 != 0) {
+            return "scales are fitted to rotated keys, and with head_dim " + std::to_string(n_embd_head) +
+                ", no multiple of 64, only keys of turbo types are rotated";
+        }
+    }
+    return "";
 }
 
 static void check_rotation(const char * kv, ggml_type type, bool rot, int n_embd_head) {

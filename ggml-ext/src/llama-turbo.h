@@ -43,6 +43,9 @@ bool llama_turbo_is_mute(ggml_log_level level);
 // whether K of any layer is of a turbo type
 bool llama_turbo_any_turbo_k(const llama_model & model, const llama_context_params & params);
 
+// why a quantized K of these parameters is not rotated, which key scales count on; empty: it is, or is not quantized
+std::string llama_turbo_why_not_rotated(const llama_model & model, const llama_context_params & params);
+
 // the key scales of a new cache, or null
 std::shared_ptr<const llama_kv_scales> llama_turbo_scales();
 
