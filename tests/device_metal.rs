@@ -245,13 +245,22 @@ const LIMIT: f64 = 1e-6;
 
 /// Runs the cases, and says which are not right.
 fn attend(program: &Program, cases: &[Case]) -> Result<Vec<Vec<String>>, String> {
+    attend_hinted(program, cases, 0)
+}
+
+/// `n_kv_max`: as [`attention::put`] has it.
+fn attend_hinted(
+    program: &Program,
+    cases: &[Case],
+    n_kv_max: usize,
+) -> Result<Vec<Vec<String>>, String> {
     let mut session = Session::default();
     let problems: Vec<_> = cases
         .iter()
         .enumerate()
         .map(|(i, &case)| {
             let data = Data::new(Case { seed: 1000 + i as u64, ..case });
-            attention::put(&mut session, &data);
+            attention::put(&mut session, &data, n_kv_max);
             data
         })
         .collect();
@@ -282,35 +291,61 @@ fn pairs() -> Vec<(KvType, KvType)> {
         .collect()
 }
 
+/// The kernels that a case is to launch, in order. `few`: by the kernel for few queries, else through f16.
+fn kernels_of(case: &Case, few: bool) -> Vec<String> {
+    let pair = match case.type_k == case.type_v {
+        true if matches!(case.type_k, KvType::F16 | KvType::Q8_0) => case.type_k.name().to_owned(),
+        _ => format!("{}_{}", case.type_k.name(), case.type_v.name()),
+    };
+    let heads = format!("dk{}_dv{}", case.dk, case.dv);
+    let anchors = if case.ids == Ids::Absent { "" } else { "_anchors" };
+    let of = |name: &str| format!("kernel_flash_attn_ext_{name}");
+    let to_f16 = |kind: KvType, anchors| format!("kernel_turbo_kv_{}{anchors}_f16", kind.name());
+
+    let mut kernels = Vec::new();
+    if !few {
+        kernels.push(to_f16(case.type_k, anchors));
+        // What is in K is there already, unless anchors are added to it.
+        if !case.v_in_k || case.ids != Ids::Absent {
+            kernels.push(to_f16(case.type_v, ""));
+        }
+    }
+    // Cells that these kernels take at a time.
+    let cells = if few { 32 } else { 64 };
+    if !case.n_kv.is_multiple_of(cells) {
+        kernels.push(of("pad"));
+    }
+    if few {
+        kernels.extend([of(&format!("vec_{pair}_{heads}")), of("vec_reduce")]);
+    } else {
+        if case.mask != Mask::None {
+            kernels.push(of("blk"));
+        }
+        kernels.push(of(&format!("f16_{heads}")));
+    }
+    kernels
+}
+
 fn every_pair(dim: usize) {
     let mut cases = Vec::new();
-    let mut names = Vec::new();
     for (k, v) in pairs() {
-        let pair = format!("{}_{}_dk{dim}_dv{dim}", k.name(), v.name());
         for case in [
             plain(k, v, dim),
             Case { ids: Ids::Runs, ..plain(k, v, dim) },
             full(k, v, dim, Ids::Absent),
             full(k, v, dim, Ids::Scattered),
         ] {
-            cases.push(case);
-            names.push(format!("kernel_flash_attn_ext_vec_{pair}"));
-            // Many queries.
-            cases.push(Case { tokens: 21, ..case });
-            names.push(format!("kernel_flash_attn_ext_f16_dk{dim}_dv{dim}"));
+            cases.extend([case, Case { tokens: 21, ..case }]);
         }
     }
     // Upstream's pairs with anchors.
     for kind in [KvType::F16, KvType::Q8_0] {
         let case = full(kind, kind, dim, Ids::Runs);
-        cases.push(case);
-        names.push(format!("kernel_flash_attn_ext_vec_{}_dk{dim}_dv{dim}", kind.name()));
-        cases.push(Case { tokens: 21, ..case });
-        names.push(format!("kernel_flash_attn_ext_f16_dk{dim}_dv{dim}"));
+        cases.extend([case, Case { tokens: 21, ..case }]);
     }
     let kernels = attend(program(), &cases).unwrap_or_else(|wrong| panic!("{wrong}"));
-    for ((case, name), kernels) in cases.iter().zip(&names).zip(&kernels) {
-        assert!(kernels.contains(name), "{case:?}: {kernels:?}");
+    for (case, kernels) in cases.iter().zip(kernels) {
+        assert_eq!(kernels, kernels_of(case, case.tokens < 20), "{case:?}");
     }
 }
 
@@ -370,13 +405,31 @@ fn other_shapes_attend() {
 fn other_heads_attend_through_f16() {
     let case = full(KvType::Turbo(Turbo4), KvType::Turbo(Turbo3), 192, Ids::Runs);
     let case = Case { dv: 128, ..case };
-    let cases = [case, Case { tokens: 1, ids: Ids::Absent, ..case }];
+    // V is a part of K, as in latent attention.
+    let latent = Case { type_v: case.type_k, v_in_k: true, ids: Ids::Absent, ..case };
+    let cases = [
+        case,
+        Case { tokens: 1, ids: Ids::Absent, ..case },
+        latent,
+        Case { tokens: 21, ids: Ids::Runs, heads_k: 1, heads_v: 1, ..latent },
+    ];
     let kernels = attend(program(), &cases).unwrap_or_else(|wrong| panic!("{wrong}"));
-    for kernels in kernels {
-        assert!(
-            kernels.iter().any(|k| k == "kernel_flash_attn_ext_f16_dk192_dv128"),
-            "{kernels:?}"
-        );
+    for (case, kernels) in cases.iter().zip(kernels) {
+        assert_eq!(kernels, kernels_of(case, false), "{case:?}");
+    }
+}
+
+/// Graphs of sparse attention say how many cells a query sees, for upstream's kernels that gather them. Those know neither
+/// the pairs nor anchors.
+#[test]
+fn pairs_and_anchors_are_not_gathered() {
+    let pair = full(KvType::Q8_0, KvType::Turbo(Turbo4), 64, Ids::Absent);
+    let anchored = full(KvType::F16, KvType::F16, 64, Ids::Runs);
+    let cases = [pair, Case { tokens: 21, ..pair }, anchored, Case { tokens: 21, ..anchored }];
+    let hinted = attend_hinted(program(), &cases, pair.n_kv);
+    let kernels = hinted.unwrap_or_else(|wrong| panic!("{wrong}"));
+    for (case, kernels) in cases.iter().zip(kernels) {
+        assert_eq!(kernels, kernels_of(case, case.tokens < 20), "{case:?}");
     }
 }
 
@@ -398,7 +451,7 @@ fn what_has_no_kernel_is_refused() {
         Case { ids: Ids::Runs, ..plain(KvType::F32, KvType::F32, 64) },
         plain(KvType::F32, turbo, 64),
     ] {
-        refused(&|session| attention::put(session, &Data::new(case)));
+        refused(&|session| attention::put(session, &Data::new(case), 0));
     }
     // Between two of the types; f16 rows.
     let zeros = [0; 4 * QK];

@@ -39,26 +39,52 @@ pub const fn full(k: KvType, v: KvType, head_dim: usize, ids: Ids) -> Case {
     }
 }
 
+/// Rows with the heads of a token.
+#[derive(Clone, Copy)]
+struct Heads {
+    kind: KvType,
+    dim: usize,
+    cells: usize,
+    heads: usize,
+    batches: usize,
+}
+
 fn bytes<const N: usize, T: Copy>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
     values.iter().flat_map(|&x| bytes(x)).collect()
 }
 
 /// Puts the problem into a session as llama.cpp does: Q, K and V are views of tensors with all heads of a token in a row.
-pub fn put(session: &mut Session, data: &Data) {
+///
+/// `n_kv_max`: no query sees more cells, as graphs of sparse attention say; 0: not said.
+pub fn put(session: &mut Session, data: &Data, n_kv_max: usize) {
     let case = &data.case;
     let Case { dk, dv, tokens, n_kv, batches, batches_kv, .. } = *case;
-    assert!(case.interleaved && !case.v_in_k, "{case:?}");
+    assert!(case.interleaved, "{case:?}");
 
-    let mut heads = |kind: KvType, dim, cells, heads, batches, bytes: &[u8]| {
-        let head = dim / kind.block_len() * kind.block_bytes();
-        let whole = session.tensor(kind.into(), [dim * heads, cells * batches, 1, 1], bytes);
-        let strides = [head * heads, head, head * heads * cells];
-        session.view(whole, [dim, cells, heads, batches], strides, 0)
+    // Those of a tensor with `dim` values a head, and a view of the first `n` of each.
+    let tensor = |session: &mut Session, heads: Heads, bytes: &[u8]| {
+        let Heads { kind, dim, cells, heads, batches } = heads;
+        session.tensor(kind.into(), [dim * heads, cells * batches, 1, 1], bytes)
     };
-    let q_bytes = bytes(&data.q, f32::to_le_bytes);
-    let q = heads(KvType::F32, dk, tokens, case.heads, batches, &q_bytes);
-    let k = heads(case.type_k, dk, n_kv, case.heads_k, batches_kv, &data.k);
-    let v = heads(case.type_v, dv, n_kv, case.heads_v, batches_kv, &data.v);
+    let view = |session: &mut Session, of, heads: Heads, n| {
+        let Heads { kind, dim, cells, heads, batches } = heads;
+        let head = dim / kind.block_len() * kind.block_bytes();
+        let strides = [head * heads, head, head * heads * cells];
+        session.view(of, [n, cells, heads, batches], strides, 0)
+    };
+    let of_q = Heads { kind: KvType::F32, dim: dk, cells: tokens, heads: case.heads, batches };
+    let kv = |kind, dim, heads| Heads { kind, dim, cells: n_kv, heads, batches: batches_kv };
+    let (of_k, of_v) = (kv(case.type_k, dk, case.heads_k), kv(case.type_v, dv, case.heads_v));
+    let q = tensor(session, of_q, &bytes(&data.q, f32::to_le_bytes));
+    let q = view(session, q, of_q, dk);
+    let k_cache = tensor(session, of_k, &data.k);
+    let k = view(session, k_cache, of_k, dk);
+    let v = if case.v_in_k {
+        view(session, k_cache, of_k, dv)
+    } else {
+        let v_cache = tensor(session, of_v, &data.v);
+        view(session, v_cache, of_v, dv)
+    };
 
     let mut optional = |there: bool, tensor: &dyn Fn(&mut Session) -> usize| match there {
         true => tensor(session).to_string(),
@@ -88,7 +114,7 @@ pub fn put(session: &mut Session, data: &Data) {
     let Case { max_bias, softcap, .. } = case;
     let scale = 1.0 / (dk as f32).sqrt();
     session.op(format!(
-        "attend {q} {k} {v} {mask} {sinks} {anchors} {ids} {scale} {max_bias} {softcap}"
+        "attend {q} {k} {v} {mask} {sinks} {anchors} {ids} {scale} {max_bias} {softcap} {n_kv_max}"
     ));
 }
 

@@ -6,7 +6,7 @@
 //     tensor TYPE NE0 NE1 NE2 NE3                              and its bytes
 //     view   TENSOR NE0 NE1 NE2 NE3 NB1 NB2 NB3 OFFSET
 //     set_rows DST SRC IDS | get_rows SRC IDS | cpy SRC DST | cast SRC TYPE
-//     attend Q K V MASK SINKS ANCHORS IDS SCALE MAX_BIAS SOFTCAP    (-1: none)
+//     attend Q K V MASK SINKS ANCHORS IDS SCALE MAX_BIAS SOFTCAP N_KV_MAX    (tensors: -1 is none)
 //
 // Tensors are numbered from 0 on. An operator writes a line to stdout, "ok BYTES KERNEL...", and its result's bytes; or
 // "unsupported".
@@ -23,6 +23,7 @@
 
 #include "fibers.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -74,13 +75,25 @@ struct ggml_metal_device {
 static const size_t GUARD = 256; // bytes behind memory that kernels write
 static const char   GUARDED = 0x5a;
 
-struct ggml_metal_encoder {
-    ggml_metal_pipeline *          pipeline;
-    std::vector<std::vector<char>> bytes = std::vector<std::vector<char>>(32);
-    fibers::launch                 launch = {};
-    size_t                         shared = 0;
-    std::vector<std::string>       kernels;
+// a kernel with what is bound
+struct dispatch {
+    ggml_metal_pipeline * pipeline = nullptr;
+    fibers::launch        launch   = {};
+    size_t                shared   = 0;  // bytes of threadgroup memory
+    fibers::position      groups   = {}; // how many
+    // what is in the place of buffers, if it is no buffer
+    std::map<int, std::shared_ptr<std::vector<char>>> bytes;
 };
+
+struct ggml_metal_encoder {
+    dispatch                 next;
+    std::vector<dispatch>    pending; // since the last barrier
+    std::vector<std::string> kernels;
+};
+
+// Metal keeps what is bound when the pipeline changes. Upstream binds its arguments for each kernel, and is held to it; ours
+// are behind those, and are bound once for an operator.
+static const int BUFFERS_OF_OURS = 9;
 
 static ggml_metal_device  g_device;
 static ggml_metal_encoder g_encoder;
@@ -88,6 +101,40 @@ static ggml_metal_encoder g_encoder;
 template <typename T> static void set(ggml_metal_cv_t cv, T value, int idx) {
     const char * p = (const char *) &value;
     cv->values[idx] = std::vector<char>(p, p + sizeof(T));
+}
+
+static void run(dispatch & d) {
+    const ggml_metal_pipeline & pipeline = *d.pipeline;
+    for (auto * c = fibers::function_constant::first; c; c = c->next) {
+        const auto value = pipeline.cv.values.find(c->index);
+        if (value == pipeline.cv.values.end()) {
+            continue;
+        }
+        if ((int) value->second.size() != c->size) {
+            fail(pipeline.name + ": function constant " + std::to_string(c->index) + " has another size");
+        }
+        memcpy(c->value, value->second.data(), c->size);
+    }
+    // not a number, where no kernel has written
+    std::vector<char> shared(d.shared + GUARD);
+    d.launch.shared = shared.data();
+    for (unsigned z = 0; z < d.groups.z; ++z) {
+        for (unsigned y = 0; y < d.groups.y; ++y) {
+            for (unsigned x = 0; x < d.groups.x; ++x) {
+                memset(shared.data(), 0xff, d.shared);
+                memset(shared.data() + d.shared, GUARDED, GUARD);
+                d.launch.group = { x, y, z };
+                if (!fibers::run(d.launch, pipeline.run)) {
+                    fail(pipeline.name + ": threads wait for others that never come");
+                }
+                for (size_t i = 0; i < GUARD; ++i) {
+                    if (shared[d.shared + i] != GUARDED) {
+                        fail(pipeline.name + ": writes behind its threadgroup memory");
+                    }
+                }
+            }
+        }
+    }
 }
 
 extern "C" {
@@ -119,66 +166,50 @@ ggml_metal_pipeline_with_params ggml_metal_library_compile_pipeline(ggml_metal_l
 
 ggml_metal_encoder_t ggml_metal_encoder_init(ggml_metal_cmd_buf_t, bool) { return &g_encoder; }
 void ggml_metal_encoder_free(ggml_metal_encoder_t) {}
-void ggml_metal_encoder_end_encoding(ggml_metal_encoder_t) {}
-void ggml_metal_encoder_memory_barrier(ggml_metal_encoder_t) {}
 void ggml_metal_encoder_debug_group_push(ggml_metal_encoder_t, const char *) {}
 void ggml_metal_encoder_debug_group_pop(ggml_metal_encoder_t) {}
 
+// Kernels without a barrier between them run in any order: here the last goes first.
+void ggml_metal_encoder_memory_barrier(ggml_metal_encoder_t enc) {
+    for (auto d = enc->pending.rbegin(); d != enc->pending.rend(); ++d) {
+        run(*d);
+    }
+    enc->pending.clear();
+}
+
+void ggml_metal_encoder_end_encoding(ggml_metal_encoder_t enc) {
+    ggml_metal_encoder_memory_barrier(enc);
+    enc->next = {};
+}
+
 void ggml_metal_encoder_set_pipeline(ggml_metal_encoder_t enc, ggml_metal_pipeline_with_params pipeline) {
-    enc->pipeline = pipeline.pipeline;
-    enc->launch   = {};
-    enc->shared   = 0;
+    enc->next.pipeline = pipeline.pipeline;
+    enc->next.shared   = 0;
+    std::fill_n(enc->next.launch.buffers, BUFFERS_OF_OURS, nullptr);
 }
 
 void ggml_metal_encoder_set_bytes(ggml_metal_encoder_t enc, void * data, size_t size, int idx) {
-    enc->bytes[idx].assign((char *) data, (char *) data + size);
-    enc->launch.buffers[idx] = enc->bytes[idx].data();
+    auto & bytes = enc->next.bytes[idx];
+    bytes = std::make_shared<std::vector<char>>((char *) data, (char *) data + size);
+    enc->next.launch.buffers[idx] = bytes->data();
 }
 
 void ggml_metal_encoder_set_buffer(ggml_metal_encoder_t enc, ggml_metal_buffer_id buffer, int idx) {
-    enc->launch.buffers[idx] = (char *) buffer.metal + buffer.offs;
+    enc->next.launch.buffers[idx] = (char *) buffer.metal + buffer.offs;
 }
 
 void ggml_metal_encoder_set_threadgroup_memory_size(ggml_metal_encoder_t enc, size_t size, int idx) {
     if (idx != 0 || size % 16 != 0 || size > g_device.props.max_theadgroup_memory_size) {
-        fail(enc->pipeline->name + ": threadgroup memory of " + std::to_string(size) + " bytes");
+        fail(enc->next.pipeline->name + ": threadgroup memory of " + std::to_string(size) + " bytes");
     }
-    enc->shared = size;
+    enc->next.shared = size;
 }
 
 void ggml_metal_encoder_dispatch_threadgroups(ggml_metal_encoder_t enc, int tg0, int tg1, int tg2, int tptg0, int tptg1, int tptg2) {
-    for (auto * c = fibers::function_constant::first; c; c = c->next) {
-        const auto value = enc->pipeline->cv.values.find(c->index);
-        if (value == enc->pipeline->cv.values.end()) {
-            continue;
-        }
-        if ((int) value->second.size() != c->size) {
-            fail(enc->pipeline->name + ": function constant " + std::to_string(c->index) + " has another size");
-        }
-        memcpy(c->value, value->second.data(), c->size);
-    }
-    // not a number, where no kernel has written
-    std::vector<char> shared(enc->shared + GUARD);
-    enc->launch.shared = shared.data();
-    enc->launch.threads_per_threadgroup = { (unsigned) tptg0, (unsigned) tptg1, (unsigned) tptg2 };
-    for (int z = 0; z < tg2; ++z) {
-        for (int y = 0; y < tg1; ++y) {
-            for (int x = 0; x < tg0; ++x) {
-                memset(shared.data(), 0xff, enc->shared);
-                memset(shared.data() + enc->shared, GUARDED, GUARD);
-                enc->launch.group = { (unsigned) x, (unsigned) y, (unsigned) z };
-                if (!fibers::run(enc->launch, enc->pipeline->run)) {
-                    fail(enc->pipeline->name + ": threads wait for others that never come");
-                }
-                for (size_t i = 0; i < GUARD; ++i) {
-                    if (shared[enc->shared + i] != GUARDED) {
-                        fail(enc->pipeline->name + ": writes behind its threadgroup memory");
-                    }
-                }
-            }
-        }
-    }
-    enc->kernels.push_back(enc->pipeline->name);
+    enc->next.groups = { (unsigned) tg0, (unsigned) tg1, (unsigned) tg2 };
+    enc->next.launch.threads_per_threadgroup = { (unsigned) tptg0, (unsigned) tptg1, (unsigned) tptg2 };
+    enc->pending.push_back(enc->next);
+    enc->kernels.push_back(enc->next.pipeline->name);
 }
 
 ggml_metal_device_t  ggml_metal_device_init(int, int) { return nullptr; }
@@ -335,11 +366,12 @@ int main() {
             in >> src >> type;
             run(ggml_cast(g_ctx, tensor(src), type_of(type)));
         } else if (what == "attend") {
-            int   q, k, v, mask, sinks, anchors, ids;
+            int   q, k, v, mask, sinks, anchors, ids, n_kv_max;
             float scale, max_bias, softcap;
-            in >> q >> k >> v >> mask >> sinks >> anchors >> ids >> scale >> max_bias >> softcap;
+            in >> q >> k >> v >> mask >> sinks >> anchors >> ids >> scale >> max_bias >> softcap >> n_kv_max;
             ggml_tensor * op = ggml_flash_attn_ext(g_ctx, tensor(q), tensor(k), tensor(v), tensor(mask), scale, max_bias, softcap);
             ggml_flash_attn_ext_add_sinks(op, tensor(sinks));
+            ggml_flash_attn_ext_set_n_kv_max(op, n_kv_max);
             if (anchors >= 0) {
                 ggml_flash_attn_ext_add_anchors(op, tensor(anchors), tensor(ids));
             }
