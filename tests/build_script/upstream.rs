@@ -140,13 +140,25 @@ fn numbers_of_ours_are_free_upstream() {
             line.contains("_encoder_set_buffer") || line.contains("_encoder_set_bytes")
         };
         let places: BTreeSet<u32> = ops.lines().filter(set).filter_map(place).collect();
+        // Ours are bound at the function's beginning, and are to stay.
         assert_eq!(places.last(), Some(&8), "{pin}: ours are 9, 10 and 11: {places:?}");
-        // Kernels of ours that make f16 of K or V: upstream's code gives them 0, 1 and 2.
-        for last in ["bid_kv_f16, 2);", "bid_v_f16,       2);"] {
-            let from = ops.find(last).unwrap_or_else(|| panic!("{pin}: there is no {last}"));
-            let until = ops[from..].find("dispatch").unwrap();
-            let more = ops[from + last.len()..from + until].lines().find(|l| set(l));
-            assert_eq!(more, None, "{pin}: ours are 3, 4 and 5");
+        // Of the memory behind the result, ours takes what upstream has for K and V as f16.
+        let mut rest = ops;
+        for (name, before, size) in [
+            ("pad", "dst", "nbytes"),
+            ("blk", "pad", "extra_pad"),
+            ("tmp", "blk", "extra_blk"),
+            ("kv_f16", "tmp", "extra_tmp"),
+        ] {
+            let line = format!("ggml_metal_buffer_id bid_{name} = bid_{before};");
+            let at = rest.find(&line).unwrap_or_else(|| panic!("{pin}: there is no {line}"));
+            rest = &rest[at + line.len()..];
+            let next = rest.lines().nth(1).unwrap_or_default();
+            assert!(
+                next.contains(&format!("bid_{name}.offs += "))
+                    && next.contains(&format!("{size}(op)")),
+                "{pin}: what is behind the result is laid out in another way: {next}"
+            );
         }
     }
 }

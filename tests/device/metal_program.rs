@@ -134,7 +134,9 @@ impl Program {
         let host = |path: &Path| {
             let stem = path.file_stem().expect("a name").to_string_lossy();
             let mut from = vec![read(path), read(&device.join("fibers.h"))];
-            for header in ["turbo", "device", "impl", "ops", "common", "fusion", "tuning"] {
+            for header in
+                ["turbo", "turbo-ops", "device", "impl", "ops", "common", "fusion", "tuning"]
+            {
                 from.push(read(&back_end.join(format!("ggml-metal-{header}.h"))));
             }
             from.push(cxx.to_string_lossy().into_owned());
