@@ -16,13 +16,8 @@ use super::{Result, gpu};
 /// What is built: with it, all libraries that it is linked with. The tq_* symbols stay undefined.
 const LIBRARIES: &str = "turboquant-main";
 
-/// The options that decide what is built; part of the cache's key.
-pub fn options(env: &Env) -> Vec<String> {
-    options_with(env, driver::compilers(env).ok().as_ref())
-}
-
-/// The same, with the compilers that were found already.
-pub fn options_with(env: &Env, compilers: Option<&Compilers>) -> Vec<String> {
+/// The options that decide what is built; part of the cache's key. None: no compilers were found.
+pub fn options(env: &Env, compilers: Option<&Compilers>) -> Vec<String> {
     let on = |b| if b { "ON" } else { "OFF" };
     // With a toolchain file the compiler is CMake's to find, and so are the headers.
     let known = env.toolchain().is_none();
@@ -76,13 +71,14 @@ pub fn probe(env: &Env, compiler: &Compiler, args: &[impl AsRef<OsStr>], text: &
     probe.wait().is_ok_and(|status| status.success())
 }
 
-/// Configures `src` and builds it, in the folder `build` of the tree.
+/// Configures `src` with these [`options`] and builds it, in the folder `build` of the tree.
 ///
 /// `lock` is open in what runs, as its input: if this process is killed and compilers go on, so does the lock.
 pub fn build(
     env: &Env,
     pin: &Pin,
     cmake: &Cmake,
+    options: Vec<String>,
     src: &Path,
     tree: &Path,
     lock: &File,
@@ -105,7 +101,7 @@ pub fn build(
     for language in ["C", "CXX"].into_iter().chain(cuda) {
         define(&format!("CMAKE_{language}_COMPILER_LAUNCHER"), &ccache.display());
     }
-    defines.extend(options(env)); // the user's are the last ones
+    defines.extend(options); // the user's are the last ones
     let task = Task::Build(Build {
         src: src.into(),
         dir: tree.into(),

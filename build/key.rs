@@ -16,6 +16,8 @@ use super::{Result, gpu};
 pub struct Key {
     /// Hexadecimal.
     pub key: String,
+    /// Of [`cmake::options`].
+    pub options: Vec<String>,
     pub cmake: Cmake,
 }
 
@@ -46,7 +48,8 @@ pub fn of(env: &Env, pin: &Pin) -> Result<Key> {
         println!("cargo::rerun-if-changed={}", dir.display());
     }
     let found = driver::compilers(env)?;
-    add("options", cmake::options_with(env, Some(&found)).join("\n").as_bytes());
+    let options = cmake::options(env, Some(&found));
+    add("options", options.join("\n").as_bytes());
     for (name, value) in &env.reaching {
         add(&format!("env {name}"), value.as_encoded_bytes());
     }
@@ -86,7 +89,7 @@ pub fn of(env: &Env, pin: &Pin) -> Result<Key> {
     let cmake = cmake::find(env)?;
     add(&cmake.cmake.to_string_lossy(), &cmake.version);
     add("ninja", cmake.ninja.as_ref().map_or(b"no" as &[u8], |_| b"yes"));
-    Ok(Key { key: format!("{:x}", hash.finalize())[..16].into(), cmake })
+    Ok(Key { key: format!("{:x}", hash.finalize())[..16].into(), options, cmake })
 }
 
 fn no_compiler(env: &Env, compiler: &Compiler) -> String {

@@ -28,7 +28,7 @@ impl Tree {
     /// for long are removed, as far as the limit wants it.
     pub fn build(env: &Env, pin: &Pin) -> Result<Self> {
         let found = key::of(env, pin)?;
-        let (key, cache) = (found.key, &env.cache);
+        let (key, options, cache) = (found.key, found.options, &env.cache);
         let dir = cache.tree(&key);
         let tree = Self {
             src: dir.join("src"),
@@ -58,7 +58,7 @@ impl Tree {
             fs::write(tree.dir.join("source"), from.as_os_str().as_encoded_bytes())
                 .map_err(show)?;
         }
-        cmake::build(env, pin, &found.cmake, &tree.src, &tree.dir, &lock)?;
+        cmake::build(env, pin, &found.cmake, options, &tree.src, &tree.dir, &lock)?;
         cache.set_built(&key)?;
         drop(lock);
         cache.touch(&key)?;

@@ -24,7 +24,7 @@ use build::env::Env;
 use build::gpu::{Backend, Settings};
 use build::pin::{Package, Pin, Pins, Registry};
 use build::target::Target;
-use build::{cmake, edit_file, env, fetch, gpu, link, tree};
+use build::{cmake, driver, edit_file, env, fetch, gpu, link, tree};
 use sha2::{Digest, Sha256};
 
 /// An environment of its own: an empty cache, nothing on PATH.
@@ -102,6 +102,11 @@ impl Bench {
             .status();
         assert!(status.unwrap().success());
     }
+}
+
+/// The options of CMake with the compilers that are on PATH, if they are.
+fn options(env: &Env) -> Vec<String> {
+    cmake::options(env, driver::compilers(env).ok().as_ref())
 }
 
 /// A target that is the host.
@@ -259,10 +264,8 @@ fn missing_cmake_and_network() {
 #[cfg(unix)]
 fn openssl_is_what_the_compiler_says() {
     let bench = Bench::new();
-    let option = |env: &Env| {
-        let options = cmake::options(env);
-        options.into_iter().find(|o| o.starts_with("LLAMA_OPENSSL=")).unwrap()
-    };
+    let option =
+        |env: &Env| options(env).into_iter().find(|o| o.starts_with("LLAMA_OPENSSL=")).unwrap();
     assert_eq!(option(&bench.env), "LLAMA_OPENSSL=OFF", "no compiler");
     bench.program("c++", "no such header", 1);
     assert_eq!(option(&bench.env), "LLAMA_OPENSSL=OFF", "no header");
@@ -382,7 +385,7 @@ fn no_gpu_to_build_for() {
 
     env.gpu.cuda_architectures = Some("80-virtual;90a".into());
     gpu::check(&env).unwrap();
-    let options = cmake::options(&env);
+    let options = options(&env);
     for option in ["GGML_CUDA=ON", "CMAKE_CUDA_ARCHITECTURES=80-virtual;90a"] {
         assert!(options.iter().any(|o| o == option), "{option} is not in {options:?}");
     }
@@ -423,7 +426,7 @@ fn missing_parts_of_vulkan_are_named_together() {
 
     bench.program("glslc", "", 0);
     gpu::check(&env).unwrap();
-    assert!(cmake::options(&env).iter().any(|o| o == "GGML_VULKAN=ON"));
+    assert!(options(&env).iter().any(|o| o == "GGML_VULKAN=ON"));
 }
 
 #[test]
@@ -447,7 +450,7 @@ fn options_of_the_user_come_last() {
     }
     let bench = Bench::new();
     let env = Env { cmake_args: vec!["GGML_NATIVE=OFF".into()], ..bench.env.clone() };
-    assert_eq!(cmake::options(&env).last().unwrap(), "GGML_NATIVE=OFF");
+    assert_eq!(options(&env).last().unwrap(), "GGML_NATIVE=OFF");
 }
 
 /// A folder with empty archives and this CMake cache.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::build::env::Env;
 use super::build::target::Target;
-use super::build::{cmake, driver, key, link, tree::Tree};
+use super::build::{driver, key, link, tree::Tree};
 use super::cached::{compiler, with_package};
 use super::{Bench, pin};
 
@@ -266,7 +266,7 @@ fn libraries_of_the_system_are_those_of_the_target() {
 
     let option = |os: &str, name: &str| {
         let target = Target { os: os.into(), ..aarch64() };
-        cmake::options(&bench.with_target(target, [])).iter().any(|o| o == name)
+        super::options(&bench.with_target(target, [])).iter().any(|o| o == name)
     };
     assert!(option("macos", "GGML_METAL=OFF") && !option("linux", "GGML_METAL=OFF"));
 }
