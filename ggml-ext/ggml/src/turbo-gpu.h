@@ -1,5 +1,5 @@
-// What the CUDA and Vulkan back ends take of operators over turbo types, and attention as upstream's f16 kernels take it.
-// Metal, whose host code is C in part, has its own (metal/ggml-metal-turbo.h).
+// What the CUDA and Vulkan back ends take of operators over turbo types, and attention as upstream's f16 kernels take it, which
+// Metal's host code uses, too (what it takes is in ggml-metal-turbo.h, which is C in part).
 
 #pragma once
 
@@ -66,6 +66,29 @@ inline int64_t n_rows_of(const ggml_tensor * flash_attn) {
     return q->ne[1]*(q->ne[2]/flash_attn->src[1]->ne[2]);
 }
 
+// K or V in f16 and one row after the other; where it lies is to be said
+inline ggml_tensor as_f16(const ggml_tensor * t) {
+    ggml_tensor res = *t;
+    res.type      = GGML_TYPE_F16;
+    res.buffer    = nullptr;
+    res.data      = nullptr;
+    res.view_src  = nullptr;
+    res.view_offs = 0;
+    res.nb[0]     = sizeof(ggml_fp16_t);
+    for (int i = 1; i < GGML_MAX_DIMS; ++i) {
+        res.nb[i] = res.nb[i - 1]*res.ne[i - 1];
+    }
+    return res;
+}
+
+// makes an operator attend to these, without anchors
+inline void attend_to(ggml_tensor & op, ggml_tensor & k, ggml_tensor & v) {
+    op.src[1] = &k;
+    op.src[2] = &v;
+    op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS]    = nullptr;
+    op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS] = nullptr;
+}
+
 static constexpr size_t ALIGNMENT = 256; // of what lies behind a result: the most that Vulkan lets a device ask for
 
 // Flash attention with K and V in f16 behind the result, and no anchors. Those that are f16 already, and have no anchors, stay.
@@ -83,23 +106,14 @@ struct expanded_op {
         if (v.type != GGML_TYPE_F16) {
             expand(v);
         }
-        op.src[1] = &k;
-        op.src[2] = &v;
-        op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS]    = nullptr;
-        op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS] = nullptr;
+        attend_to(op, k, v);
     }
 
     expanded_op(const expanded_op &) = delete;
 
 private:
     void expand(ggml_tensor & t) {
-        t.type      = GGML_TYPE_F16;
-        t.view_src  = nullptr;
-        t.view_offs = 0;
-        t.nb[0]     = sizeof(ggml_fp16_t);
-        for (int i = 1; i < GGML_MAX_DIMS; ++i) {
-            t.nb[i] = t.nb[i - 1]*t.ne[i - 1];
-        }
+        t = as_f16(&t);
         t.buffer = op.buffer;
         t.data   = (char *) op.data + size;
         size += GGML_PAD(ggml_nbytes(&t), ALIGNMENT);

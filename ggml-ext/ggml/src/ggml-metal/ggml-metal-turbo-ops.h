@@ -6,6 +6,7 @@
 #include "ggml-metal-turbo.h"
 
 #include "ggml-backend-impl.h"
+#include "turbo-gpu.h"
 
 #include <algorithm>
 #include <string>
@@ -219,10 +220,7 @@ public:
         if (v_in_k) {
             std::copy_n(k.nb, GGML_MAX_DIMS, v.nb);
         }
-        op.src[1] = &k;
-        op.src[2] = &v;
-        op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHORS]    = nullptr;
-        op.src[GGML_FLASH_ATTN_EXT_SRC_ANCHOR_IDS] = nullptr;
+        turbo_gpu::attend_to(op, k, v);
         op.extra = ggml_metal_turbo_fa_made_f16();
     }
 
@@ -268,16 +266,8 @@ private:
     bool v_in_k = false;
 
     ggml_tensor f16(const ggml_tensor * from) const {
-        ggml_tensor res = *from;
-        res.type      = GGML_TYPE_F16;
-        res.buffer    = of->view_src ? of->view_src->buffer : of->buffer;
-        res.data      = nullptr;
-        res.view_src  = nullptr;
-        res.view_offs = 0;
-        res.nb[0]     = sizeof(ggml_fp16_t);
-        for (int i = 1; i < GGML_MAX_DIMS; ++i) {
-            res.nb[i] = res.nb[i - 1]*res.ne[i - 1];
-        }
+        ggml_tensor res = turbo_gpu::as_f16(from);
+        res.buffer = of->view_src ? of->view_src->buffer : of->buffer;
         return res;
     }
 
