@@ -6,7 +6,7 @@ mod common;
 use common::engine::{Entry, Model, Options, context};
 use common::gguf_file::{Gguf, Tensor};
 use common::models;
-use common::stats::{kld, mean_max};
+use common::stats::mean_kld;
 use common::{F16, TEXT, TURBO3};
 use llama_turboquant::llama::sys;
 
@@ -37,10 +37,6 @@ fn logits(model: &Model, options: Options) -> Vec<Vec<f32>> {
     let entry = |(pos, &token)| Entry { token, pos, seq: 0, output: pos >= 16 };
     let entries: Vec<_> = tokens.iter().enumerate().map(entry).collect();
     context(model, Options { n_threads: 2, ..options }).decode(&entries)
-}
-
-fn mean_kld(p: &[Vec<f32>], q: &[Vec<f32>]) -> f64 {
-    mean_max(&p.iter().zip(q).map(|(p, q)| kld(p, q)).collect::<Vec<_>>()).0
 }
 
 /// Measured, for biases of several sizes: how much they change the model, the mean KLD of

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use common::calibration::Calibration;
 use common::engine::{Entry, Model, Options, context, label};
 use common::models::{self, gemma, gemma_f32, smollm2, smollm2_f32};
-use common::stats::{kld, mean_max};
+use common::stats::mean_kld;
 use common::steps::{divergence, run};
 use common::{F16, Q4_0, TEXT, TURBO2, TURBO3, widened};
 use llama_turboquant::llama::sys;
@@ -71,6 +71,14 @@ fn fingerprints_tell_models_apart() {
     assert_ne!(a, b);
 }
 
+/// A text of 216 tokens. The first 16 are not compared.
+fn essay(model: &Model) -> Vec<Entry> {
+    let mut tokens = model.tokenize(&format!("{TEXT} {ESSAY}"));
+    tokens.truncate(216);
+    let entry = |(pos, &token)| Entry { token, pos, seq: 0, output: pos >= 16 };
+    tokens.iter().enumerate().map(entry).collect()
+}
+
 /// Mean KLD from f16/f16 without scales and with them, measured:
 ///
 /// |               | SmolLM2         | Gemma           |
@@ -83,10 +91,7 @@ fn fingerprints_tell_models_apart() {
 #[test]
 fn quantized_keys_cost_less_with_scales() {
     for (i, Calibrated { name, model, calibration, .. }) in calibrated().iter().enumerate() {
-        let mut tokens = model.tokenize(&format!("{TEXT} {ESSAY}"));
-        tokens.truncate(216);
-        let entry = |(pos, &token)| Entry { token, pos, seq: 0, output: pos >= 16 };
-        let entries: Vec<_> = tokens.iter().enumerate().map(entry).collect();
+        let entries = essay(model);
         let logits = |options| context(model, options).decode(&entries);
         let exact = logits(Options::new((F16, F16)));
         let path = calibration.path();
@@ -96,8 +101,7 @@ fn quantized_keys_cost_less_with_scales() {
             ((Q4_0, Q4_0), [1.5, 1.5]), // any type may be used
         ] {
             let [without, with] = [None, Some(&*path)].map(|kv_calib| {
-                let logits = logits(Options { kv_calib, ..Options::new(pair) });
-                mean_max(&exact.iter().zip(&logits).map(|(p, q)| kld(p, q)).collect::<Vec<_>>()).0
+                mean_kld(&exact, &logits(Options { kv_calib, ..Options::new(pair) }))
             });
             let report = format!("{name} {}: {without:.4}, {with:.4} with scales", label(pair));
             println!("{report}");
@@ -112,25 +116,19 @@ fn quantized_keys_cost_less_with_scales() {
 #[test]
 fn padded_keys_cost_less_with_scales() {
     let model = models::written(|path| widened::write(&models::path("smollm2"), 96, path));
-    let mut tokens = model.tokenize(&format!("{TEXT} {ESSAY}"));
-    tokens.truncate(216);
-    let entry = |(pos, &token)| Entry { token, pos, seq: 0, output: pos >= 16 };
-    let entries: Vec<_> = tokens.iter().enumerate().map(entry).collect();
-    let cost = |of: &[Vec<f32>], options| {
-        let logits = context(&model, options).decode(&entries);
-        mean_max(&of.iter().zip(&logits).map(|(p, q)| kld(p, q)).collect::<Vec<_>>()).0
-    };
+    let entries = essay(&model);
+    let logits = |options| context(&model, options).decode(&entries);
+    let exact = logits(Options::new((F16, F16)));
     let narrow = context(smollm2(), Options::new((F16, F16))).decode(&entries);
-    let widened = cost(&narrow, Options::new((F16, F16)));
+    let widened = mean_kld(&narrow, &exact);
     // Factors of weights were rounded to f16 once more: 0.0038.
     assert!(widened < 0.02, "the model with wider heads is another one: {widened}");
 
     let calibration = Calibration::of(&model, 512);
     let path = calibration.path();
-    let exact = context(&model, Options::new((F16, F16))).decode(&entries);
     for pair in [(TURBO2, F16), (TURBO3, F16)] {
         let [without, with] = [None, Some(&*path)]
-            .map(|kv_calib| cost(&exact, Options { kv_calib, ..Options::new(pair) }));
+            .map(|kv_calib| mean_kld(&exact, &logits(Options { kv_calib, ..Options::new(pair) })));
         let report = format!("{}: {without:.4}, {with:.4} with scales", label(pair));
         println!("{report}");
         assert!(with < 0.85 * without, "{report}");

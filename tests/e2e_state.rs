@@ -6,7 +6,7 @@ mod common;
 use common::engine::{Context, Entry, Model, Options, context, label};
 use common::models::{gemma, smollm2};
 use common::state::{reseal, restore, restore_seq, save, save_seq, shift};
-use common::stats::{kld, mean_max};
+use common::stats::{kld, mean_kld};
 use common::{F16, Q8_0, TEXT, TURBO2, TURBO3, TURBO4};
 use llama_turboquant::llama::sys::{self, ggml_type};
 
@@ -178,12 +178,6 @@ fn a_shifted_context_stays_close_to_f16() {
             assert!(klds.iter().zip(limits).all(|(&kld, limit)| kld <= limit), "{report}");
         }
     }
-}
-
-/// Mean divergence of `q` from `p`.
-fn mean_kld(p: &[Vec<f32>], q: &[Vec<f32>]) -> f64 {
-    assert_eq!(p.len(), q.len());
-    mean_max(&p.iter().zip(q).map(|(p, q)| kld(p, q)).collect::<Vec<_>>()).0
 }
 
 #[test]

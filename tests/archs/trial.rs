@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::common::stats::{kld, mean_kld};
 use llama_turboquant::llama::{
     Batch, CacheType, Context, ContextParams, KvAnchors, KvCalibration, Model, Token,
 };
@@ -170,23 +171,10 @@ fn last(context: &Context) -> Result<Vec<f32>, String> {
     }
 }
 
-/// Kullback-Leibler divergence of what `b` says of the next token from what `a` says.
-pub fn kld(a: &[f32], b: &[f32]) -> f64 {
-    let (a, b) = (log_softmax(a), log_softmax(b));
-    a.iter().zip(&b).map(|(a, b)| a.exp() * (a - b)).sum::<f64>().max(0.0)
-}
-
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
-    logits.iter().map(|x| f64::from(x - max) - sum.ln()).collect()
-}
-
 impl Run {
     /// Mean divergence from what another run gives.
     pub fn from(&self, other: &Self) -> f64 {
-        let sum: f64 = self.logits.iter().zip(&other.logits).map(|(a, b)| kld(b, a)).sum();
-        sum / self.logits.len() as f64
+        mean_kld(&other.logits, &self.logits)
     }
 
     /// How far what it gives after a shift is from what another gives.

@@ -18,6 +18,12 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     max + logits.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln()
 }
 
+/// Mean divergence of `q` from `p`, over as many predictions of each.
+pub fn mean_kld(p: &[Vec<f32>], q: &[Vec<f32>]) -> f64 {
+    assert_eq!(p.len(), q.len());
+    mean_max(&p.iter().zip(q).map(|(p, q)| kld(p, q)).collect::<Vec<_>>()).0
+}
+
 /// The most likely token.
 pub fn argmax(logits: &[f32]) -> i32 {
     let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).expect("a vocabulary");
